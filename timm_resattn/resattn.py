@@ -129,6 +129,26 @@ def _check_ints(name: str, value: Any, least: int, length: Optional[int] = None)
     return tuple(value)
 
 
+def _get_norm_act(norm_layer: Any, act_layer: Any) -> Callable[..., nn.Module]:
+    """timm's norm-and-activation layer for a pair of names or classes."""
+    try:
+        known = get_act_layer(act_layer) is not None
+    except KeyError:
+        known = False
+    if not known:
+        raise ValueError(f"act_layer must be a module class or timm's name of one, as 'relu' or 'silu'; got {act_layer!r}.")
+    try:
+        norm_act = get_norm_act_layer(norm_layer, act_layer=act_layer)
+    except (AssertionError, KeyError):
+        norm_act = None
+    if norm_act is None:
+        raise ValueError(
+            "norm_layer must be a norm class or timm's name of one, as 'batchnorm2d', 'groupnorm' or 'layernorm2d'; "
+            f"got {norm_layer!r}."
+        )
+    return norm_act
+
+
 class ResAttn(nn.Module):
     """Residual Attention Network.
 
@@ -243,8 +263,10 @@ class ResAttn(nn.Module):
         ):
             _check_choice(name, value, choices)
         for name, value in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
-            if not 0.0 <= value < 1.0:
-                raise ValueError(f"{name} must be at least 0 and less than 1; got {value!r}.")
+            if not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
+                raise ValueError(f"{name} must be a number of at least 0 and less than 1; got {value!r}.")
+        if not isinstance(bottle_ratio, (int, float)) or not bottle_ratio > 0.0:
+            raise ValueError(f"bottle_ratio must be a number greater than 0; got {bottle_ratio!r}.")
         if double_skip and mask_type != "encoder_decoder":
             raise ValueError(f"double_skip=True needs mask_type='encoder_decoder'; got mask_type={mask_type!r}.")
         if mask_type != "none" and any(m > 0 and pools < 1 for m, pools in zip(depths, mask_pools)):
@@ -260,8 +282,8 @@ class ResAttn(nn.Module):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
-        norm_layer = get_norm_act_layer(norm_layer, act_layer=act_layer)
-        unit = partial(UNITS[unit_type], act_layer=get_act_layer(act_layer), norm_layer=norm_layer, **dd)
+        norm_layer = _get_norm_act(norm_layer, act_layer)
+        unit = partial(UNITS[unit_type], act_layer=act_layer, norm_layer=norm_layer, **dd)
         preact = UNITS[unit_type].preact
 
         self.stem = _create_stem(in_chans, stem_chs, stem_type, pool_mode, preact, norm_layer, **dd)

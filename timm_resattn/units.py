@@ -12,10 +12,10 @@ https://arxiv.org/abs/1602.07261 (Inception).
 """
 
 from collections import OrderedDict
-from typing import Callable, Dict, Optional, Type
+from typing import Callable, Dict, Optional, Type, Union
 
 import torch
-from timm.layers import DropPath, create_conv2d
+from timm.layers import DropPath, create_act_layer, create_conv2d
 from torch import nn
 
 __all__ = ["UNITS", "InceptionUnit", "PostActUnit", "PreActUnit"]
@@ -50,7 +50,7 @@ class PreActUnit(nn.Module):
         dilation: Dilation of the 3x3 convolution.
         groups: Groups of the 3x3 convolution.
         drop_path_rate: Probability that a sample drops the residual branch in training.
-        act_layer: Activation behind the sum; this unit has none there, the argument is for the common signature.
+        act_layer: Activation behind the sum; none here, the argument is part of the common signature.
         norm_layer: Norm-and-activation layer, called as ``norm_layer(chs)``.
         device: Device of the parameters.
         dtype: Type of the parameters.
@@ -68,7 +68,7 @@ class PreActUnit(nn.Module):
         groups: int = 1,
         drop_path_rate: float = 0.0,
         *,
-        act_layer: Callable[..., nn.Module],
+        act_layer: Union[str, Callable[..., nn.Module]],
         norm_layer: Callable[..., nn.Module],
         device=None,
         dtype=None,
@@ -123,7 +123,7 @@ class PostActUnit(nn.Module):
         groups: int = 1,
         drop_path_rate: float = 0.0,
         *,
-        act_layer: Callable[..., nn.Module],
+        act_layer: Union[str, Callable[..., nn.Module]],
         norm_layer: Callable[..., nn.Module],
         device=None,
         dtype=None,
@@ -141,7 +141,7 @@ class PostActUnit(nn.Module):
         self.conv3 = create_conv2d(mid_chs, out_chs, 1, **dd)
         self.norm3 = norm_layer(out_chs, apply_act=False, **dd)
         self.drop_path = _drop_path(drop_path_rate)
-        self.act3 = act_layer()
+        self.act3 = create_act_layer(act_layer, inplace=True)
 
     def zero_init_last(self) -> None:
         """Start as the shortcut alone: zero the scale of the last norm."""
@@ -182,7 +182,7 @@ class InceptionUnit(nn.Module):
         groups: int = 1,
         drop_path_rate: float = 0.0,
         *,
-        act_layer: Callable[..., nn.Module],
+        act_layer: Union[str, Callable[..., nn.Module]],
         norm_layer: Callable[..., nn.Module],
         device=None,
         dtype=None,
@@ -216,7 +216,7 @@ class InceptionUnit(nn.Module):
         self.conv = create_conv2d(4 * mid_chs, out_chs, 1, **dd)
         self.norm = norm_layer(out_chs, apply_act=False, **dd)
         self.drop_path = _drop_path(drop_path_rate)
-        self.act = act_layer()
+        self.act = create_act_layer(act_layer, inplace=True)
 
     def zero_init_last(self) -> None:
         """Start as the shortcut alone: zero the scale of the last norm."""

@@ -1,0 +1,34 @@
+"""Small networks and comparisons that several test files share."""
+
+import torch
+from torch import nn
+
+from timm_resattn import ResAttn
+
+# a two-stage network that builds and runs in milliseconds, with two modules and masks of two and one poolings
+TINY_ARGS = dict(
+    depths=(1, 1), widths=(16, 32), closing_units=(0, 1), mask_pools=(2, 1), stem_type="cifar", stem_chs=8, num_classes=5
+)
+
+
+def tiny(**kwargs) -> ResAttn:
+    """A tiny CIFAR-style network; ``kwargs`` override `TINY_ARGS`."""
+    return ResAttn(**{**TINY_ARGS, **kwargs})
+
+
+def live_in(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random affine parameters and running statistics in every norm, as after training; returns the model in eval."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            chs = module.num_features
+            module.weight.data = 0.5 + torch.rand(chs, generator=generator)
+            module.bias.data = 0.3 * torch.randn(chs, generator=generator)
+            module.running_mean = 0.3 * torch.randn(chs, generator=generator)
+            module.running_var = 0.5 + torch.rand(chs, generator=generator)
+    return model.eval()
+
+
+def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Euclidean norm of the difference by that of ``b``."""
+    return ((a - b).norm() / b.norm()).item()
