@@ -22,7 +22,7 @@ def live_in(model: nn.Module, seed: int = 0) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             chs = module.num_features
-            module.weight.data = 0.5 + torch.rand(chs, generator=generator)
+            module.weight.data = 0.2 + 0.4 * torch.rand(chs, generator=generator)
             module.bias.data = 0.3 * torch.randn(chs, generator=generator)
             module.running_mean = 0.3 * torch.randn(chs, generator=generator)
             module.running_var = 0.5 + torch.rand(chs, generator=generator)

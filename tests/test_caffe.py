@@ -75,15 +75,16 @@ def test_from_caffe_lists_everything_wrong_at_once():
         from_caffe(blobs)
     message = str(error.value)
     for part in (
-        "missing: conv1/bn, AttentionB_2/mask/linear_1",
-        "unexpected: fc8",
-        "classifier (weight (10, 2048) instead of (1000, 2048))",
-        "classifier (bias (10,) instead of (1000,))",
-        "pre_res_1/bn (2 blobs instead of 4)",
+        "missing: conv1/bn.weight, conv1/bn.bias, conv1/bn.running_mean, conv1/bn.running_var, ",
+        "AttentionB_2/mask/linear_1.weight",
+        "pre_res_1/bn.running_mean",
+        "unexpected: fc8.weight",
+        "classifier.weight (10, 2048) instead of (1000, 2048)",
+        "classifier.bias (10,) instead of (1000,)",
     ):
         assert part in message
 
 
 def test_from_caffe_refuses_nothing_at_all():
-    with pytest.raises(ValueError, match="missing: conv1"):
+    with pytest.raises(ValueError, match="missing: conv1.weight"):
         from_caffe({})

@@ -38,6 +38,7 @@ from timm.models._features import feature_take_indices
 from torch import nn
 
 from .attention import MASK_TYPES, AttentionModule
+from .checkpoints import adapt_state_dict
 from .mask import ATTN_ACTS, POOL_MODES, pooled_size
 from .units import UNITS
 
@@ -507,8 +508,8 @@ def _init_weights(module: nn.Module, name: str = "", zero_init_last: bool = Fals
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
-    """Weights of a checkpoint by this model's names: unwraps ``state_dict``."""
-    return state_dict.get("state_dict", state_dict)
+    """Weights of a checkpoint of any known kind by this model's names: see `adapt_state_dict`."""
+    return adapt_state_dict(state_dict, model)
 
 
 def _cfg(url: str = "", **kwargs: Any) -> Dict[str, Any]:

@@ -1,0 +1,63 @@
+"""Where a measurement comes from: what every result file says beside its numbers."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "timm", "torchvision", "numpy", "timm-resattn")
+
+
+def _commit() -> str:
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "timm_resattn", "benchmarks/*.py")
+    return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        if package == "timm-resattn":
+            import timm_resattn
+
+            return timm_resattn.__version__
+        return "not installed"
+
+
+def provenance() -> dict[str, Any]:
+    """Commit (``+changes`` if code differs from it), hardware and library versions of this process."""
+    return {
+        "commit": _commit(),
+        "hardware": {
+            "cpu": f"{_cpu()}, {os.cpu_count()} cores",
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` to ``path`` all at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(path.suffix + ".part")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
