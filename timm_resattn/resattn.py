@@ -31,8 +31,10 @@ from timm.models import (
     build_model_with_cfg,
     checkpoint_seq,
     generate_default_cfgs,
+    get_pretrained_cfg,
     named_apply,
     register_model,
+    resolve_pretrained_cfg,
 )
 from timm.models._features import feature_take_indices
 from torch import nn
@@ -544,19 +546,49 @@ def _cifar_cfg(**kwargs: Any) -> Dict[str, Any]:
     )
 
 
+def _donor_cfg(donor: str, accuracy: str) -> Dict[str, Any]:
+    """Weights of a timm classifier, transplanted into the trunk: its hub repository, licence and data configuration."""
+    cfg = get_pretrained_cfg(donor).to_dict()
+    data = ("input_size", "test_input_size", "pool_size", "test_pool_size", "interpolation", "crop_mode", "crop_pct")
+    kept = (*data, "test_crop_pct", "mean", "std", "num_classes", "license", "origin_url")
+    return _cfg(
+        **{key: cfg[key] for key in kept if cfg.get(key) is not None},
+        hf_hub_id=f"timm/{donor}",
+        description=f"Trunk of timm/{donor} ({accuracy}), masks untrained: a start for fine-tuning.",
+    )
+
+
+# Accuracies of donors: timm's results/results-imagenet.csv.
 default_cfgs = generate_default_cfgs(
     {
         "resattn56": _cfg(),
-        "resattn92": _cfg(),
-        "resattn128": _cfg(),
-        "resattn164": _cfg(),
-        "resattn200": _cfg(),
-        "resattn236": _cfg(),
+        "resattn92.resnetv2_50_a1h_in1k": _donor_cfg("resnetv2_50.a1h_in1k", "80.41% at 224, 81.41% at 288"),
+        "resattn128.resnetv2_50_a1h_in1k": _donor_cfg("resnetv2_50.a1h_in1k", "80.41% at 224, 81.41% at 288"),
+        "resattn164.resnetv2_50_a1h_in1k": _donor_cfg("resnetv2_50.a1h_in1k", "80.41% at 224, 81.41% at 288"),
+        "resattn200.resnetv2_101_a1h_in1k": _donor_cfg("resnetv2_101.a1h_in1k", "82.04% at 224, 83.00% at 288"),
+        "resattn236.resnetv2_101_a1h_in1k": _donor_cfg("resnetv2_101.a1h_in1k", "82.04% at 224, 83.00% at 288"),
         "resattn452": _cfg(),
         "resattnext56_32x4d": _cfg(),
-        "resattnext92_32x4d": _cfg(),
+        "resattnext92_32x4d.a1h_in1k": _donor_cfg("resnext50_32x4d.a1h_in1k", "81.14% at 224, 82.02% at 288"),
+        "resattnext92_32x4d.fb_swsl_ig1b_ft_in1k": _donor_cfg("resnext50_32x4d.fb_swsl_ig1b_ft_in1k", "82.16% at 224"),
+        "resattnext92_32x4d.tv2_in1k": _donor_cfg("resnext50_32x4d.tv2_in1k", "79.38% at 176, 81.19% at 224"),
+        "resattnext92_32x4d.a1_in1k": _donor_cfg("resnext50_32x4d.a1_in1k", "80.53% at 224, 81.48% at 288"),
+        "resattnext92_32x4d.a2_in1k": _donor_cfg("resnext50_32x4d.a2_in1k", "80.44% at 224, 81.30% at 288"),
+        "resattnext92_32x4d.a3_in1k": _donor_cfg("resnext50_32x4d.a3_in1k", "77.73% at 160, 79.26% at 224"),
+        "resattnext92_32x4d.ra_in1k": _donor_cfg("resnext50_32x4d.ra_in1k", "79.80% at 224, 80.72% at 288"),
+        "resattnext92_32x4d.fb_ssl_yfcc100m_ft_in1k": _donor_cfg(
+            "resnext50_32x4d.fb_ssl_yfcc100m_ft_in1k", "80.32% at 224"
+        ),
+        "resattnext92_32x4d.gluon_in1k": _donor_cfg("resnext50_32x4d.gluon_in1k", "79.35% at 224"),
+        "resattnext92_32x4d.tv_in1k": _donor_cfg("resnext50_32x4d.tv_in1k", "77.63% at 224"),
         "resattn_inception56": _cfg(input_size=(3, 299, 299), pool_size=(10, 10)),
-        "resattn56_dskip": _cfg(),
+        "resattn56_dskip.phamquiluan_in1k": _cfg(
+            url="https://github.com/phamquiluan/ResidualAttentionNetwork/releases/download/v0.1.0/resattnet56.pth",
+            origin_url="https://github.com/phamquiluan/ResidualAttentionNetwork",
+            license=None,
+            description="Trained by phamquiluan with pytorchcv's network: 77.02% top-1, 93.57% top-5 by its README. "
+            "The repository states no licence; the file is fetched from there.",
+        ),
         "resattn92_dskip": _cfg(),
         "resattn56_cifar": _cifar_cfg(),
         "resattn92_cifar": _cifar_cfg(),
@@ -568,8 +600,21 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+def _check_has_weights(variant: str, cfg: Any, overlay: Any) -> None:
+    """Say which names have weights, where timm would only say that this one has none."""
+    resolved = resolve_pretrained_cfg(variant, cfg, overlay)
+    if not (resolved.has_weights or resolved.state_dict):
+        names = [name for name, default_cfg in default_cfgs.items() if default_cfg.default.has_weights]
+        raise RuntimeError(
+            f"No pretrained weights exist for {variant}, only for {', '.join(names)}: use pretrained=False, or give a "
+            "file of your own by pretrained_cfg_overlay=dict(file=PATH)."
+        )
+
+
 def _create_resattn(variant: str, pretrained: bool = False, **kwargs: Any) -> ResAttn:
-    out_indices = tuple(range(len(kwargs.get("depths", (0,) * 4)) + 1))
+    if pretrained:
+        _check_has_weights(variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
+    out_indices = tuple(range(len(kwargs["depths"]) + 1))
     return build_model_with_cfg(
         ResAttn,
         variant,
