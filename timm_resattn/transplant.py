@@ -56,7 +56,9 @@ def donor_kind(state_dict: Mapping[str, Any]) -> Optional[str]:
     Returns:
         ``"resnetv2"`` (timm's), ``"resnet"`` (timm's or torchvision's ResNet and ResNeXt) or None.
     """
-    if any(".trunk." in name for name in state_dict):  # a ResAttn's own names include those of a ResNetV2
+    if any(
+        ".trunk." in str(name) for name in state_dict
+    ):  # a ResAttn's own names include those of a ResNetV2
         return None
     if {"stages.0.blocks.0.conv1.weight", "stages.0.blocks.0.norm1.weight"} <= state_dict.keys():
         return "resnetv2"
@@ -98,9 +100,7 @@ def transplant_trunk(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -
     """
     kind = donor_kind(state_dict)
     if kind is None:
-        raise ValueError(
-            "The donor's names are neither those of timm's ResNetV2 nor of its ResNet and ResNeXt."
-        )
+        raise ValueError("The names are neither those of timm's ResNetV2 nor of its ResNet and ResNeXt.")
     _check_model(model, kind)
     own = model.state_dict()
     stages = [list(_steps(model, i)) for i in range(len(model.stages))]
@@ -202,9 +202,7 @@ def _donated(state_dict: Mapping[str, torch.Tensor], kind: str, own: StateDict, 
     depths = list(takewhile(bool, map(depth, count())))
     room = [len(names) for names in places]
     if len(depths) != len(room) or any(have > places for have, places in zip(depths, room)):
-        raise ValueError(
-            f"The donor has {depths} residual units per stage, the model's trunk room for {room}."
-        )
+        raise ValueError(f"The donor has {depths} residual units per stage, the trunk room for {room}.")
     if not any(name.endswith("running_mean") for name in state_dict):
         raise ValueError("The donor's norms have no running statistics: only batch norm can be carried over.")
 
@@ -220,19 +218,21 @@ def _donated(state_dict: Mapping[str, torch.Tensor], kind: str, own: StateDict, 
 
     new: StateDict = {}
     known = set(donor_names.values()) | {_donor_name(f"head.fc.{part}", kind) for part in ("weight", "bias")}
-    problems = [f"unexpected {name}" for name in state_dict if name not in known]
+    missing, unexpected, misshapen = [], [name for name in state_dict if name not in known], []
     for name, donor_name in donor_names.items():
         if donor_name in state_dict:
             tensor = state_dict[donor_name]
             if name == "head.fc.weight" and tensor.ndim == 4:  # a 1x1 convolution
                 tensor = tensor.flatten(1)
             if _shape(name, tensor) != _shape(name, own[name]):
-                problems.append(f"misshapen {donor_name} {list(tensor.shape)}, not {list(own[name].shape)}")
+                misshapen.append(f"{donor_name} {list(tensor.shape)} not {list(own[name].shape)}")
             new[name] = tensor
         elif not name.endswith("num_batches_tracked"):  # absent from old files
-            problems.append(f"missing {donor_name}")
-    if problems:
-        raise ValueError(f"The donor is another network than the model's trunk: {'; '.join(problems)}.")
+            missing.append(donor_name)
+    problems = dict(missing=missing, unexpected=unexpected, misshapen=misshapen)
+    if any(problems.values()):
+        listed = "; ".join(f"{problem} {', '.join(names)}" for problem, names in problems.items() if names)
+        raise ValueError(f"The donor is another network than the model's trunk: {listed}.")
     return new
 
 
