@@ -1,4 +1,4 @@
-"""Shared fixtures: two threads at most, fixed seeds, no network."""
+"""Shared fixtures: one thread, fixed seeds, no network."""
 
 import os
 
@@ -7,7 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # small networks: threads cost more than they bring
 
 
 @pytest.fixture(autouse=True)

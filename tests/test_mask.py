@@ -178,7 +178,8 @@ def test_local_conv_mask_costs_what_the_pyramid_costs(unit_args):
         per_unit = _conv_weights(pyramid.up[0])
         units = {1: [2], 2: [3, 2]}[pools]
         macs = per_unit * sum(n / 4**level for level, n in enumerate(units, start=1))
-        assert _conv_weights(local) == pytest.approx(macs, rel=0.04)
+        # half a step of the width: one channel, or one group of the 32 with groups
+        assert _conv_weights(local) == pytest.approx(macs, rel=0.07)
 
 
 def test_no_mask_is_the_bare_residual_network():

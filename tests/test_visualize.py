@@ -1,0 +1,208 @@
+import contextlib
+import sys
+
+import pytest
+import timm
+import torch
+from helpers import tiny
+
+from timm_resattn import AttentionModule
+from timm_resattn.visualize import capture_masks, overlay, plot_masks, reduce_mask, save_figure
+
+NAMES = ["stages.0.blocks.1", "stages.1.blocks.1"]
+
+
+def test_captured_mask_is_the_one_in_the_formula():
+    model = tiny().eval()
+    module = model.get_submodule(NAMES[0])
+    features = {}
+    module.pre.register_forward_hook(lambda m, args, output: features.update(x=output))
+    module.register_forward_hook(lambda m, args, output: features.update(y=output))
+    with capture_masks(model) as masks, torch.no_grad():
+        model(torch.rand(2, 3, 16, 16))
+        trunk = module.trunk(features["x"])
+        expected = module.post((1 + masks[NAMES[0]]) * trunk)
+    torch.testing.assert_close(features["y"], expected)
+    assert list(masks) == NAMES
+    assert [tuple(m.shape) for m in masks.values()] == [(2, 16, 16, 16), (2, 32, 8, 8)]
+    assert not any(m.requires_grad for m in masks.values())
+
+
+def test_capture_keeps_the_last_forward_pass_and_removes_its_hooks_after_an_error():
+    model = tiny()
+    with contextlib.suppress(KeyError), capture_masks(model) as masks:
+        model(torch.rand(2, 3, 16, 16))
+        model(torch.rand(3, 3, 32, 32))
+        raise KeyError
+    assert masks[NAMES[0]].shape == (3, 16, 32, 32)
+    assert not any(m._forward_hooks for m in model.modules())
+    model(torch.rand(2, 3, 16, 16))
+    assert len(masks[NAMES[0]]) == 3
+
+
+def test_capture_works_on_feature_extractors_and_local_convolutions():
+    extractor = timm.create_model("resattn56_cifar", features_only=True)
+    with capture_masks(extractor) as masks:
+        extractor(torch.rand(1, 3, 32, 32))
+    assert [m.shape[1] for m in masks.values()] == [64, 128, 256]
+    model = tiny(mask_type="local_conv", depths=(2, 1))
+    with capture_masks(model) as masks:
+        model(torch.rand(1, 3, 16, 16))
+    assert len(masks) == 3
+
+
+@pytest.mark.parametrize(
+    ("make_model", "message"),
+    [
+        (lambda: tiny(mask_type="none"), "mask_type='none'"),
+        (lambda: timm.create_model("resnet18"), "this ResNet: it has no AttentionModule"),
+    ],
+)
+def test_capture_without_masks_says_why(make_model, message):
+    with pytest.raises(ValueError, match=message), capture_masks(make_model()):
+        pass
+
+
+def test_reductions_follow_their_formulas():
+    mask = torch.rand(2, 5, 4, 6)
+    mask[:, 3] *= 9  # varies most
+    mask[:, 1] *= 4
+
+    def stretched(m):
+        low, high = m.amin((1, 2), keepdim=True), m.amax((1, 2), keepdim=True)
+        return (m - low) / (high - low)
+
+    for how, expected in {
+        "mean": mask.mean(1),
+        "max": mask.amax(1),
+        "norm": mask.square().sum(1).sqrt(),
+        "varied": mask[:, 3],
+        "varied:1": mask[:, 3],
+        "varied:2": mask[:, 1],
+        "channel:0": mask[:, 0],
+        "channel:4": mask[:, 4],
+    }.items():
+        torch.testing.assert_close(reduce_mask(mask, how), stretched(expected), msg=how)
+
+
+def test_principal_colors_tell_kinds_of_positions_apart():
+    kinds = torch.randint(3, (2, 8, 8))
+    mask = torch.rand(3, 64)[kinds].movedim(-1, 1)
+    colors = reduce_mask(mask, "pca")
+    assert colors.shape == (2, 8, 8, 3) and colors.min() >= 0 and colors.max() <= 1
+    of_kind = [colors[kinds == kind] for kind in range(3)]
+    assert all(c.std(0).max() < 1e-3 for c in of_kind)
+    assert min((of_kind[a][0] - of_kind[b][0]).norm() for a, b in [(0, 1), (0, 2), (1, 2)]) > 0.2
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "norm", "varied", "channel:1", "pca"])
+def test_reductions_of_a_constant_mask_and_of_other_types_are_finite(how):
+    assert reduce_mask(torch.full((1, 2, 3, 3), 0.5, dtype=torch.bfloat16), how).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "how", ["median", "varied:0", "varied:5", "channel:4", "channel:x", "channel", "mean:1", ""]
+)
+def test_unknown_reductions_are_refused(how):
+    with pytest.raises(ValueError, match=r"must be (one of 'mean', 'max'|[01] to [34] here)"):
+        reduce_mask(torch.rand(1, 4, 3, 3), how)
+    with pytest.raises(ValueError, match=r"\(B, C, h, w\)"):
+        reduce_mask(torch.rand(4, 3, 3))
+
+
+def test_overlay_blends_image_and_color():
+    pytest.importorskip("matplotlib")
+    image, heat = torch.rand(3, 16, 20), torch.rand(4, 5)
+    torch.testing.assert_close(torch.from_numpy(overlay(image, heat, alpha=0)), image.movedim(0, 2))
+    picture = overlay(image[:1], heat)
+    assert picture.shape == (16, 20, 3) and picture.min() >= 0 and picture.max() <= 1
+    colors = overlay(image, torch.tensor([0.0, 1.0]).view(1, 2, 1).expand(1, 2, 3), alpha=1)
+    assert colors[0, 0, 0] == 0 and colors[0, -1, 0] == 1  # aligned corners
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (dict(image=torch.rand(2, 8, 8)), "an image must be of shape"),
+        (dict(image=torch.randn(3, 8, 8) * 9), r"values in \[0, 1\]"),
+        (dict(heat=torch.rand(1, 2, 4, 4)), "heat must be of shape"),
+        (dict(alpha=1.5), "alpha must be"),
+        (dict(cmap="rainbows"), "cmap must be one of .*inferno.*; got 'rainbows'"),
+    ],
+)
+def test_overlay_refuses(changed, message):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match=message):
+        overlay(**{**dict(image=torch.rand(3, 8, 8), heat=torch.rand(4, 4)), **changed})
+
+
+@pytest.mark.parametrize("images_along", ["rows", "columns"])
+def test_plot_masks_draws_the_grid_and_saves_it(tmp_path, images_along):
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    images = torch.rand(3, 3, 16, 16)
+    masks = {"a": torch.rand(3, 4, 8, 8), "b": torch.rand(3, 6, 4, 4)}
+    path = tmp_path / "grid.png"
+    figure = plot_masks(
+        images, masks, ["mean", "pca"], ["x", "y", "z"], "caption", path=path, images_along=images_along
+    )
+    assert len(figure.axes) == 3 * (1 + 2 * 2)
+    texts = [axes.get_title() + axes.get_ylabel() for axes in figure.axes]
+    assert all(any(text in t for t in texts) for text in ("x", "z", "input", "a\n8x8, mean", "b\n4x4, pca"))
+    assert [p.name for p in tmp_path.iterdir()] == ["grid.png"]
+    with Image.open(path) as picture:
+        width, height = picture.size
+    assert (width > height) == (images_along == "rows")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (dict(images=torch.rand(3, 16, 16)), "images must be of shape"),
+        (dict(masks={}), "must not be empty"),
+        (dict(images=torch.rand(3, 3, 16, 16)), "a mask for each of the 3 images; got 2"),
+        (dict(titles=["one"]), "titles must be one for each"),
+        (dict(images_along="diagonal"), "'rows', 'columns'"),
+        (dict(how="median"), "how must be one of"),
+        (dict(path="masks.xyz"), "suffix must be one of .*png"),
+        (dict(path="no_such_folder/masks.png"), "does not exist"),
+    ],
+)
+def test_plot_masks_refuses(changed, message):
+    pytest.importorskip("matplotlib")
+    arguments = dict(images=torch.rand(2, 3, 16, 16), masks={"a": torch.rand(2, 4, 8, 8)})
+    with pytest.raises(ValueError, match=message):
+        plot_masks(**{**arguments, **changed})
+
+
+def test_a_figure_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
+    figure_module = pytest.importorskip("matplotlib.figure")
+    figure = figure_module.Figure()
+    path = tmp_path / "figure.png"
+    path.write_text("old")
+
+    def fail(partial_path, **kwargs):
+        partial_path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_figure(figure, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["figure.png"] and path.read_text() == "old"
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'pip install "timm-resattn\[demo\]"'):
+        plot_masks(torch.rand(1, 3, 8, 8), {"a": torch.rand(1, 4, 8, 8)})
+
+
+def test_every_attention_module_of_the_family_is_found():
+    model = timm.create_model("resattn92", device="meta")
+    assert sum(isinstance(m, AttentionModule) for m in model.modules()) == 6
+    with capture_masks(model) as masks, torch.inference_mode():
+        model(torch.empty(1, 3, 224, 224, device="meta"))
+    assert [tuple(m.shape[1:]) for m in masks.values()] == [
+        (256, 56, 56), (512, 28, 28), (512, 28, 28), (1024, 14, 14), (1024, 14, 14), (1024, 14, 14)
+    ]  # fmt: skip
