@@ -47,7 +47,7 @@ def random_crop_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
 
     Shape: ``(B, C, H, W) -> (B, C, H, W)``.
     """
-    batch, chs, height, width = images.shape
+    batch, _, height, width = images.shape
     padded = F.pad(images, [pad] * 4)
     device = images.device
     rows = torch.randint(2 * pad + 1, (batch, 1), device=device) + torch.arange(height, device=device)

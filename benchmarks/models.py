@@ -13,7 +13,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import timm_resattn  # noqa: F401
+import timm_resattn
 from benchmarks.provenance import ROOT
 
 README = ROOT / "README.md"

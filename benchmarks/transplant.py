@@ -38,7 +38,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 def error_percent(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     model.eval()
     wrong = 0
-    for batch, target in zip(images.split(500), labels.split(500)):
+    for batch, target in zip(images.split(500), labels.split(500), strict=True):
         with torch.autocast(images.device.type, torch.bfloat16):
             wrong += int((model(normalize(batch)).argmax(1) != target).sum())
     return 100 * wrong / len(labels)
@@ -163,7 +163,9 @@ def main() -> None:
         },
     )  # fmt: skip
     with (RESULTS / "transplant.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["seed", "kind", "epoch", "test_error", "train_loss", "seconds"], lineterminator="\n")
+        writer = csv.DictWriter(
+            file, ["seed", "kind", "epoch", "test_error", "train_loss", "seconds"], lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(rows)
     plot(rows)

@@ -7,7 +7,13 @@ from timm_resattn import ResAttn
 
 # a two-stage network that builds and runs in milliseconds, with two modules and masks of two and one poolings
 TINY_ARGS = dict(
-    depths=(1, 1), widths=(16, 32), closing_units=(0, 1), mask_pools=(2, 1), stem_type="cifar", stem_chs=8, num_classes=5
+    depths=(1, 1),
+    widths=(16, 32),
+    closing_units=(0, 1),
+    mask_pools=(2, 1),
+    stem_type="cifar",
+    stem_chs=8,
+    num_classes=5,
 )
 
 

@@ -86,5 +86,5 @@ def test_from_caffe_lists_everything_wrong_at_once():
 
 
 def test_from_caffe_refuses_nothing_at_all():
-    with pytest.raises(ValueError, match="missing: conv1.weight"):
+    with pytest.raises(ValueError, match=r"missing: conv1\.weight"):
         from_caffe({})

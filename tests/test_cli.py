@@ -45,10 +45,9 @@ def checkpoint(tmp_path):
     model = timm.create_model("resattn56_cifar", **kwargs)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.pth")
     Image.radial_gradient("L").save(tmp_path / "image.png")
-    return [
-        str(tmp_path / "image.png"), "--model", "resattn56_cifar", "--checkpoint", str(tmp_path / "weights.pth"),
-        "--out", str(tmp_path / "masks.png"), "--model-kwargs", *TINY_KWARGS,
-    ]  # fmt: skip
+    paths = {name: str(tmp_path / name) for name in ("image.png", "weights.pth", "masks.png")}
+    options = ["--model", "resattn56_cifar", "--checkpoint", paths["weights.pth"], "--out", paths["masks.png"]]
+    return [paths["image.png"], *options, "--model-kwargs", *TINY_KWARGS]
 
 
 def test_version_and_help(capsys):
@@ -225,9 +224,7 @@ def test_masks_draws_over_images(checkpoint, tmp_path, capsys):
         ([__file__], "cannot identify image file"),
     ],
 )
-def test_masks_reports_one_sentence_and_writes_nothing(
-    extra, message, checkpoint, tmp_path, capsys, monkeypatch
-):
+def test_masks_reports_one_sentence_and_writes_nothing(extra, message, checkpoint, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     before = sorted(tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
@@ -244,9 +241,7 @@ def test_demo_prints_the_accuracy_and_returns_whether_it_is_good(accuracy, code,
     monkeypatch.setattr(cli, "run_demo", lambda *args: DemoResult(accuracy, 599, [1.0], 61.5))
     assert main(["demo", "--seed", "3", "--epochs", "4", "--out", "x.png"]) == code
     captured = capsys.readouterr()
-    assert captured.out == (
-        f"{accuracy:.2%} of 599 held-out digits right (seed 3, 4 epochs, 62 s); masks in x.png\n"
-    )
+    assert captured.out == (f"{accuracy:.2%} of 599 held-out digits right (seed 3, 4 epochs, 62 s); masks in x.png\n")
     assert ("expected more than 95%" in captured.err) == (code == 1)
 
 

@@ -98,8 +98,17 @@ def test_bare_cifar_trunk_is_resnet_164():
 
 @pytest.mark.parametrize(
     ("name", "depth"),
-    [("resattn56", 56), ("resattn92", 92), ("resattn128", 128), ("resattn164", 164), ("resattn200", 200)]
-    + [("resattn236", 236), ("resattn56_cifar", 56), ("resattn236_cifar", 236), ("resattnext92_32x4d", 92)],
+    [
+        ("resattn56", 56),
+        ("resattn92", 92),
+        ("resattn128", 128),
+        ("resattn164", 164),
+        ("resattn200", 200),
+        ("resattn236", 236),
+        ("resattn56_cifar", 56),
+        ("resattn236_cifar", 236),
+        ("resattnext92_32x4d", 92),
+    ],
 )
 def test_name_is_the_trunks_depth(name, depth):
     model = timm.create_model(name, mask_type="none", device="meta")
@@ -192,9 +201,7 @@ def test_every_ablation_trains(attn_act, unit_type, mask_type):
     pools=st.integers(1, 3),
 )
 def test_any_size(height, width, pool_mode, unit_type, double_skip, pools):
-    model = tiny(
-        pool_mode=pool_mode, double_skip=double_skip, mask_pools=(pools, 1), **UNIT_ARGS[unit_type]
-    ).eval()
+    model = tiny(pool_mode=pool_mode, double_skip=double_skip, mask_pools=(pools, 1), **UNIT_ARGS[unit_type]).eval()
     features = model.forward_features(torch.randn(1, 3, height, width))
     assert features.shape == (1, 32, (height + 1) // 2, (width + 1) // 2)
     assert torch.isfinite(features).all()
@@ -243,7 +250,7 @@ def test_output_stride(name, output_stride):
     model = timm.create_model(name, output_stride=output_stride, device="meta").eval()
     assert model.feature_info[-1]["reduction"] == output_stride
     maps = model.forward_intermediates(torch.empty(1, 3, 128, 96, device="meta"), intermediates_only=True)
-    for info, fmap in zip(model.feature_info, maps):
+    for info, fmap in zip(model.feature_info, maps, strict=True):
         assert fmap.shape[1:] == (info["num_chs"], 128 // info["reduction"], 96 // info["reduction"])
     assert _parameters(model) == _parameters(timm.create_model(name, device="meta"))
 

@@ -6,7 +6,7 @@ Section 3 of the paper: ``H = (1 + M(x)) * F(x)`` (attention residual learning, 
 
 from bisect import bisect_left
 from functools import partial
-from typing import Callable
+from typing import Any, Callable, Dict, Optional
 
 import torch
 from torch import nn
@@ -105,20 +105,18 @@ class AttentionModule(nn.Module):
         min_input_size: int = 1,
         *,
         norm_layer: Callable[..., nn.Module],
-        device=None,
-        dtype=None,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
         self.attn_residual = attn_residual
         unit_fn = partial(unit, mid_chs=mid_chs, groups=groups)
-        tail_args = dict(
+        tail_args: Dict[str, Any] = dict(
             attn_act=attn_act, preact=preact, norm_layer=norm_layer, device=device, dtype=dtype
-        )  # fmt: skip
-
-        self.pre = nn.Sequential(*[unit_fn() for _ in range(pre_units)])
-        self.trunk = nn.Sequential(*[unit_fn() for _ in range(trunk_units)])
+        )
+        mask: Optional[nn.Module] = None
         if mask_type == "encoder_decoder":
-            self.mask = SoftMask(
+            mask = SoftMask(
                 chs,
                 unit_fn,
                 mask_pools,
@@ -131,9 +129,11 @@ class AttentionModule(nn.Module):
             )
         elif mask_type == "local_conv":
             narrow_fn = _local_conv_unit(unit, mid_chs, groups, mask_pools, mask_units, mask_up_units)
-            self.mask = LocalConvMask(chs, narrow_fn, **tail_args)
-        else:
-            self.mask = None
+            mask = LocalConvMask(chs, narrow_fn, **tail_args)
+
+        self.pre = nn.Sequential(*[unit_fn() for _ in range(pre_units)])
+        self.trunk = nn.Sequential(*[unit_fn() for _ in range(trunk_units)])
+        self.mask = mask
         self.post = nn.Sequential(*[unit_fn() for _ in range(pre_units)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ activation turns those into the mask ``M``, of the shape of the trunk's output.
 """
 
 from functools import partial
-from typing import Callable, Dict
+from typing import Any, Callable, Dict
 
 import torch
 import torch.nn.functional as F
@@ -84,14 +84,12 @@ class _MaskLevel(nn.Module):
         super().__init__()
         self.double_skip = double_skip
         self.down = nn.Sequential(POOL_MODES[pool_mode](), *[unit_fn() for _ in range(mask_units)])
-        if pools > 1:
-            self.skip = unit_fn()
-            self.inner = _MaskLevel(unit_fn, pools - 1, mask_units, mask_up_units, double_skip, pool_mode)
-            self.up = nn.Sequential(*[unit_fn() for _ in range(mask_up_units)])
-        else:
-            self.skip = None
-            self.inner = None
-            self.up = nn.Sequential(unit_fn())
+        lowest = pools == 1
+        self.skip = None if lowest else unit_fn()
+        self.inner = (
+            None if lowest else _MaskLevel(unit_fn, pools - 1, mask_units, mask_up_units, double_skip, pool_mode)
+        )
+        self.up = nn.Sequential(*[unit_fn() for _ in range(1 if lowest else mask_up_units)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.down(x)
@@ -112,7 +110,13 @@ class _MaskTail(nn.Module):
     """
 
     def __init__(
-        self, chs: int, attn_act: str, preact: bool, norm_layer: Callable[..., nn.Module], device=None, dtype=None
+        self,
+        chs: int,
+        attn_act: str,
+        preact: bool,
+        norm_layer: Callable[..., nn.Module],
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
@@ -173,8 +177,8 @@ class SoftMask(nn.Module):
         min_input_size: int = 1,
         *,
         norm_layer: Callable[..., nn.Module],
-        device=None,
-        dtype=None,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
         self.double_skip = double_skip
@@ -208,8 +212,8 @@ class LocalConvMask(nn.Module):
         preact: bool = True,
         *,
         norm_layer: Callable[..., nn.Module],
-        device=None,
-        dtype=None,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
         self.units = nn.Sequential(*[unit_fn() for _ in range(3)])

@@ -9,13 +9,14 @@ The ImageNet networks follow the authors' published Caffe definitions layer by l
 * stem, widths and number of poolings of the CIFAR networks are not published: they are inferred from the published
   parameter counts;
 * the unit of AttentionInception-56 is not published: see `InceptionUnit`;
-* depths 128 and more at ImageNet size continue Attention-92's ``(1, 2, 3)`` modules as other ports do, ``(m-1, m, m+1)``.
+* depths 128 and more at ImageNet size continue Attention-92's ``(1, 2, 3)`` modules as other ports do.
 """
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -23,9 +24,7 @@ from timm.layers import (
     ClassifierHead,
     calculate_drop_path_rates,
     create_conv2d,
-    get_act_layer,
     get_device_dtype,
-    get_norm_act_layer,
 )
 from timm.models import (
     build_model_with_cfg,
@@ -41,6 +40,8 @@ from torch import nn
 
 from .attention import MASK_TYPES, AttentionModule
 from .checkpoints import adapt_state_dict
+from .checks import check_choice, check_int, check_ints, check_rate, get_norm_act
+from .download import explain_failures
 from .mask import ATTN_ACTS, POOL_MODES, pooled_size
 from .units import UNITS
 
@@ -54,12 +55,49 @@ class ResAttnStage(nn.Module):
     """One stage: a residual unit that sets stride and width, Attention Modules, closing residual units.
 
     Shape: ``(B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride))``.
+
+    Args:
+        in_chs: Input channels.
+        out_chs: Output channels.
+        mid_chs: Channels of the units' 3x3 convolution.
+        depth: Attention Modules.
+        stride: Stride of the first unit.
+        first_dilation: Dilation of the first unit, that of the map which it reads.
+        dilation: Dilation of what follows.
+        groups: Groups of the units' 3x3 convolution.
+        drop_path_rates: Stochastic depth of each block; their number is that of the blocks.
+        unit: Makes a residual unit from input, output and middle channels.
+        module_args: What else an `AttentionModule` is built with.
     """
 
-    def __init__(self, *blocks: nn.Module) -> None:
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        mid_chs: int,
+        depth: int,
+        stride: int,
+        first_dilation: int,
+        dilation: int,
+        groups: int,
+        drop_path_rates: Sequence[float],
+        unit: Callable[..., nn.Module],
+        module_args: Dict[str, Any],
+    ) -> None:
         super().__init__()
         self.grad_checkpointing = False
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential()
+        for i, rate in enumerate(drop_path_rates):
+            if i == 0:
+                block = unit(
+                    in_chs, out_chs, mid_chs, stride, dilation=first_dilation, groups=groups, drop_path_rate=rate
+                )
+            elif i <= depth:
+                keep = partial(unit, out_chs, out_chs, dilation=dilation, drop_path_rate=rate)
+                block = AttentionModule(out_chs, keep, mid_chs, groups=groups, **module_args)
+            else:
+                block = unit(out_chs, out_chs, mid_chs, dilation=dilation, groups=groups, drop_path_rate=rate)
+            self.blocks.add_module(str(i), block)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.grad_checkpointing and not torch.jit.is_scripting():
@@ -74,12 +112,12 @@ def _create_stem(
     pool_mode: str,
     preact: bool,
     norm_layer: Callable[..., nn.Module],
-    device=None,
-    dtype=None,
+    device: Any = None,
+    dtype: Any = None,
 ) -> nn.Sequential:
     """``imagenet``: 7x7/2 conv, BN-ReLU, 3x3/2 max pool. ``cifar``: 3x3 conv, and BN-ReLU unless pre-activated."""
     dd = {"device": device, "dtype": dtype}
-    stem: "OrderedDict[str, nn.Module]" = OrderedDict()
+    stem: OrderedDict[str, nn.Module] = OrderedDict()
     if stem_type == "imagenet":
         stem["conv"] = create_conv2d(in_chans, stem_chs, 7, stride=2, **dd)
         stem["norm"] = norm_layer(stem_chs, **dd)
@@ -111,45 +149,18 @@ def _min_input_size(stem_type: str, strides: Sequence[int], mask_pools: Sequence
     return next(size for size in count(1) if holds(size))
 
 
-def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
-
-
-def _check_int(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-
-
-def _check_ints(name: str, value: Any, least: int, length: Optional[int] = None) -> Tuple[int, ...]:
-    wanted = f"{name} must be a sequence of integers of at least {least}"
-    if length is not None:
-        wanted += f", one for each of the {length} stages of depths"
-    if not isinstance(value, (list, tuple)) or len(value) == 0 or (length is not None and len(value) != length):
-        raise ValueError(f"{wanted}; got {value!r}.")
-    if any(not isinstance(v, int) or isinstance(v, bool) or v < least for v in value):
-        raise ValueError(f"{wanted}; got {value!r}.")
-    return tuple(value)
-
-
-def _get_norm_act(norm_layer: Any, act_layer: Any) -> Callable[..., nn.Module]:
-    """timm's norm-and-activation layer for a pair of names or classes."""
-    try:
-        known = get_act_layer(act_layer) is not None
-    except KeyError:
-        known = False
-    if not known:
-        raise ValueError(f"act_layer must be a module class or timm's name of one, as 'relu' or 'silu'; got {act_layer!r}.")
-    try:
-        norm_act = get_norm_act_layer(norm_layer, act_layer=act_layer)
-    except (AssertionError, KeyError):
-        norm_act = None
-    if norm_act is None:
-        raise ValueError(
-            "norm_layer must be a norm class or timm's name of one, as 'batchnorm2d', 'groupnorm' or 'layernorm2d'; "
-            f"got {norm_layer!r}."
-        )
-    return norm_act
+def _plan_strides(num_stages: int, stem_stride: int, output_stride: int) -> Tuple[List[int], List[int]]:
+    """Stride of each stage's first unit, and dilation of the map in front of each stage and behind the last."""
+    strides: List[int] = []
+    dilations = [1]
+    reduction = stem_stride
+    for stage_idx in range(num_stages):
+        stride = 1 if stage_idx == 0 else 2
+        dilate = reduction * stride > output_stride
+        strides.append(1 if dilate else stride)
+        dilations.append(dilations[-1] * stride if dilate else dilations[-1])
+        reduction *= strides[-1]
+    return strides, dilations
 
 
 class ResAttn(nn.Module):
@@ -192,8 +203,8 @@ class ResAttn(nn.Module):
         norm_layer: Union[str, Callable[..., nn.Module]] = "batchnorm2d",
         act_layer: Union[str, Callable[..., nn.Module]] = "relu",
         zero_init_last: bool = False,
-        device=None,
-        dtype=None,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         """Build the network.
 
@@ -238,38 +249,31 @@ class ResAttn(nn.Module):
             ValueError: An argument is not what it may be; the message names it and the valid choices.
         """
         super().__init__()
-        depths = _check_ints("depths", depths, 0)
-        widths = _check_ints("widths", widths, 1, len(depths))
-        closing_units = _check_ints("closing_units", closing_units, 0, len(depths))
-        mask_pools = _check_ints("mask_pools", mask_pools, 0, len(depths))
-        for name, value, least in (
-            ("pre_units", pre_units, 0),
-            ("trunk_units", trunk_units, 1),
-            ("mask_units", mask_units, 1),
-            ("mask_up_units", mask_up_units, 1),
-            ("groups", groups, 1),
-            ("stem_chs", stem_chs, 1),
-            ("num_classes", num_classes, 0),
-            ("in_chans", in_chans, 1),
-        ):
-            _check_int(name, value, least)
-        for name, value, choices in (
-            ("attn_act", attn_act, tuple(ATTN_ACTS)),
-            ("attn_residual", attn_residual, (True, False)),
-            ("mask_type", mask_type, MASK_TYPES),
-            ("double_skip", double_skip, (True, False)),
-            ("pool_mode", pool_mode, tuple(POOL_MODES)),
-            ("unit_type", unit_type, tuple(UNITS)),
-            ("stem_type", stem_type, STEM_TYPES),
-            ("global_pool", global_pool, POOL_TYPES),
-            ("output_stride", output_stride, (8, 16, 32)),
-        ):
-            _check_choice(name, value, choices)
-        for name, value in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
-            if not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
-                raise ValueError(f"{name} must be a number of at least 0 and less than 1; got {value!r}.")
+        depths = check_ints("depths", depths, 0)
+        widths = check_ints("widths", widths, 1, len(depths))
+        closing_units = check_ints("closing_units", closing_units, 0, len(depths))
+        mask_pools = check_ints("mask_pools", mask_pools, 0, len(depths))
+        check_int("pre_units", pre_units, 0)
+        check_int("trunk_units", trunk_units, 1)
+        check_int("mask_units", mask_units, 1)
+        check_int("mask_up_units", mask_up_units, 1)
+        check_choice("attn_act", attn_act, tuple(ATTN_ACTS))
+        check_choice("attn_residual", attn_residual, (True, False))
+        check_choice("mask_type", mask_type, MASK_TYPES)
+        check_choice("double_skip", double_skip, (True, False))
+        check_choice("pool_mode", pool_mode, tuple(POOL_MODES))
+        check_choice("unit_type", unit_type, tuple(UNITS))
+        check_int("groups", groups, 1)
         if not isinstance(bottle_ratio, (int, float)) or not bottle_ratio > 0.0:
             raise ValueError(f"bottle_ratio must be a number greater than 0; got {bottle_ratio!r}.")
+        check_choice("stem_type", stem_type, STEM_TYPES)
+        check_int("stem_chs", stem_chs, 1)
+        check_int("num_classes", num_classes, 0)
+        check_int("in_chans", in_chans, 1)
+        check_choice("global_pool", global_pool, POOL_TYPES)
+        check_choice("output_stride", output_stride, (8, 16, 32))
+        check_rate("drop_rate", drop_rate)
+        check_rate("drop_path_rate", drop_path_rate)
         if double_skip and mask_type != "encoder_decoder":
             raise ValueError(f"double_skip=True needs mask_type='encoder_decoder'; got mask_type={mask_type!r}.")
         if mask_type != "none" and any(m > 0 and pools < 1 for m, pools in zip(depths, mask_pools)):
@@ -280,85 +284,69 @@ class ResAttn(nn.Module):
                 f"widths * bottle_ratio must be positive multiples of groups; got {mid_widths} with groups={groups}."
             )
         _check_classifier(num_classes, global_pool)
+        norm_layer = get_norm_act(norm_layer, act_layer)
 
-        dd = {"device": device, "dtype": dtype}
+        dd: Dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
-        norm_layer = _get_norm_act(norm_layer, act_layer)
-        unit = partial(UNITS[unit_type], act_layer=act_layer, norm_layer=norm_layer, **dd)
         preact = UNITS[unit_type].preact
 
         self.stem = _create_stem(in_chans, stem_chs, stem_type, pool_mode, preact, norm_layer, **dd)
         # the stem's feature map is the one in front of the pooling
         stem_feat = "norm" if hasattr(self.stem, "norm") else "conv"
         self.stem_feat_idx = [name for name, _ in self.stem.named_children()].index(stem_feat)
-        stem_stride = 2 if stem_type == "imagenet" else 1
-        self.feature_info = [dict(num_chs=stem_chs, reduction=stem_stride, module=f"stem.{stem_feat}")]
+        conv_stride, reduction = (2, 4) if stem_type == "imagenet" else (1, 1)
+        feature_info: List[Dict[str, Any]] = [
+            dict(num_chs=stem_chs, reduction=conv_stride, module=f"stem.{stem_feat}")
+        ]
 
-        total_stride = 4 if stem_type == "imagenet" else 1
-        strides, dilations = [], [1]
-        for stage_idx in range(len(depths)):
-            stride = 1 if stage_idx == 0 else 2
-            dilate = total_stride * stride > output_stride
-            dilations.append(dilations[-1] * stride if dilate else dilations[-1])
-            strides.append(1 if dilate else stride)
-            total_stride *= strides[-1]
-        has_mask = [pools if m > 0 and mask_type == "encoder_decoder" else 0 for m, pools in zip(depths, mask_pools)]
-        self.min_input_size = _min_input_size(stem_type, strides, has_mask, pool_mode)
-
-        stage_blocks = [1 + m + closing for m, closing in zip(depths, closing_units)]
-        drop_path_rates = calculate_drop_path_rates(drop_path_rate, stage_blocks, stagewise=True)
+        strides, dilations = _plan_strides(len(depths), reduction, output_stride)
+        pooled = [pools if m > 0 and mask_type == "encoder_decoder" else 0 for m, pools in zip(depths, mask_pools)]
+        self.min_input_size = _min_input_size(stem_type, strides, pooled, pool_mode)
+        module_args: Dict[str, Any] = dict(
+            preact=preact,
+            pre_units=pre_units,
+            trunk_units=trunk_units,
+            mask_units=mask_units,
+            mask_up_units=mask_up_units,
+            mask_type=mask_type,
+            double_skip=double_skip,
+            attn_act=attn_act,
+            attn_residual=attn_residual,
+            pool_mode=pool_mode,
+            min_input_size=self.min_input_size,
+            norm_layer=norm_layer,
+            **dd,
+        )
+        num_blocks = [1 + m + closing for m, closing in zip(depths, closing_units)]
+        drop_path_rates: Any = calculate_drop_path_rates(drop_path_rate, num_blocks, stagewise=True)
+        prev_chs = stem_chs
         self.stages = nn.Sequential()
-        prev_chs, reduction = stem_chs, stem_stride * (2 if stem_type == "imagenet" else 1)
         for stage_idx, chs in enumerate(widths):
-            mid_chs, dilation, rates = mid_widths[stage_idx], dilations[stage_idx + 1], drop_path_rates[stage_idx]
-            keep = partial(unit, chs, chs, dilation=dilation)
-            blocks = [
-                unit(
-                    prev_chs,
-                    chs,
-                    mid_chs,
-                    stride=strides[stage_idx],
-                    dilation=dilations[stage_idx],  # of the map that it reads
-                    groups=groups,
-                    drop_path_rate=rates[0],
-                )
-            ]
-            for rate in rates[1 : 1 + depths[stage_idx]]:
-                blocks.append(
-                    AttentionModule(
-                        chs,
-                        partial(keep, drop_path_rate=rate),
-                        mid_chs,
-                        groups=groups,
-                        preact=preact,
-                        pre_units=pre_units,
-                        trunk_units=trunk_units,
-                        mask_units=mask_units,
-                        mask_up_units=mask_up_units,
-                        mask_type=mask_type,
-                        mask_pools=mask_pools[stage_idx],
-                        double_skip=double_skip,
-                        attn_act=attn_act,
-                        attn_residual=attn_residual,
-                        pool_mode=pool_mode,
-                        min_input_size=self.min_input_size,
-                        norm_layer=norm_layer,
-                        **dd,
-                    )
-                )
-            for rate in rates[1 + depths[stage_idx] :]:
-                blocks.append(keep(mid_chs=mid_chs, groups=groups, drop_path_rate=rate))
-            self.stages.add_module(str(stage_idx), ResAttnStage(*blocks))
+            stage = ResAttnStage(
+                prev_chs,
+                chs,
+                mid_widths[stage_idx],
+                depth=depths[stage_idx],
+                stride=strides[stage_idx],
+                first_dilation=dilations[stage_idx],
+                dilation=dilations[stage_idx + 1],
+                groups=groups,
+                drop_path_rates=drop_path_rates[stage_idx],
+                unit=partial(UNITS[unit_type], act_layer=act_layer, norm_layer=norm_layer, **dd),
+                module_args=dict(module_args, mask_pools=mask_pools[stage_idx]),
+            )
+            self.stages.add_module(str(stage_idx), stage)
             prev_chs = chs
             reduction *= strides[stage_idx]
-            self.feature_info.append(dict(num_chs=chs, reduction=reduction, module=f"stages.{stage_idx}"))
+            feature_info.append(dict(num_chs=chs, reduction=reduction, module=f"stages.{stage_idx}"))
+        self.feature_info = feature_info
 
         self.num_features = prev_chs
         self.norm = norm_layer(self.num_features, **dd) if preact else nn.Identity()
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
-        self.head_hidden_size = self.head.num_features
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
         self.init_weights(zero_init_last=zero_init_last)
 
     @torch.jit.ignore
@@ -382,7 +370,8 @@ class ResAttn(nn.Module):
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each residual unit and each Attention Module, mask included, in backward."""
-        for stage in self.stages:
+        for stage in self.stages.children():
+            assert isinstance(stage, ResAttnStage)
             stage.grad_checkpointing = enable
 
     @torch.jit.ignore
@@ -400,13 +389,13 @@ class ResAttn(nn.Module):
         Raises:
             ValueError: As in the constructor.
         """
-        _check_int("num_classes", num_classes, 0)
+        check_int("num_classes", num_classes, 0)
         if global_pool is not None:
-            _check_choice("global_pool", global_pool, POOL_TYPES)
+            check_choice("global_pool", global_pool, POOL_TYPES)
         _check_classifier(num_classes, self.head.global_pool.pool_type if global_pool is None else global_pool)
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool, in_features=self.num_features, **get_device_dtype(self))
-        self.head_hidden_size = self.head.num_features
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
 
     def forward_intermediates(
         self,
@@ -505,11 +494,11 @@ def _init_weights(module: nn.Module, name: str = "", zero_init_last: bool = Fals
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif zero_init_last and hasattr(module, "zero_init_last"):
+    elif zero_init_last and isinstance(module, tuple(UNITS.values())):
         module.zero_init_last()
 
 
-def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, torch.Tensor]:
+def checkpoint_filter_fn(state_dict: Dict[str, Any], model: ResAttn) -> Dict[str, torch.Tensor]:
     """Weights of a checkpoint of any known kind by this model's names: see `adapt_state_dict`."""
     return adapt_state_dict(state_dict, model)
 
@@ -548,7 +537,8 @@ def _cifar_cfg(**kwargs: Any) -> Dict[str, Any]:
 
 def _donor_cfg(donor: str, accuracy: str) -> Dict[str, Any]:
     """Weights of a timm classifier, transplanted into the trunk: its hub repository, licence and data configuration."""
-    cfg = get_pretrained_cfg(donor).to_dict()
+    donor_cfg = get_pretrained_cfg(donor)
+    cfg = donor_cfg.to_dict() if donor_cfg is not None else {}
     data = ("input_size", "test_input_size", "pool_size", "test_pool_size", "interpolation", "crop_mode", "crop_pct")
     kept = (*data, "test_crop_pct", "mean", "std", "num_classes", "license", "origin_url")
     return _cfg(
@@ -612,17 +602,21 @@ def _check_has_weights(variant: str, cfg: Any, overlay: Any) -> None:
 
 
 def _create_resattn(variant: str, pretrained: bool = False, **kwargs: Any) -> ResAttn:
+    loading: ContextManager[None] = nullcontext()
     if pretrained:
-        _check_has_weights(variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
+        cfg_args = (variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
+        _check_has_weights(*cfg_args)
+        loading = explain_failures(variant, resolve_pretrained_cfg(*cfg_args), kwargs.get("cache_dir"))
     out_indices = tuple(range(len(kwargs["depths"]) + 1))
-    return build_model_with_cfg(
-        ResAttn,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=out_indices, flatten_sequential=True),
-        **kwargs,
-    )
+    with loading:
+        return build_model_with_cfg(
+            ResAttn,
+            variant,
+            pretrained,
+            pretrained_filter_fn=checkpoint_filter_fn,
+            feature_cfg=dict(out_indices=out_indices, flatten_sequential=True),
+            **kwargs,
+        )
 
 
 _NEXT_ARGS = dict(unit_type="postact", groups=32, bottle_ratio=0.5)

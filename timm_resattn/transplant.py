@@ -153,7 +153,8 @@ def _check_model(model: "ResAttn", kind: str) -> None:
 
 
 def _is_channel(module: AttentionModule) -> bool:
-    return module.mask is not None and isinstance(module.mask.tail.attn_act, ChannelAttnAct)
+    mask: Any = module.mask
+    return mask is not None and isinstance(mask.tail.attn_act, ChannelAttnAct)
 
 
 def _steps(model: "ResAttn", stage_idx: int) -> Iterator[Tuple[str, nn.Module]]:

@@ -12,7 +12,7 @@ https://arxiv.org/abs/1602.07261 (Inception).
 """
 
 from collections import OrderedDict
-from typing import Callable, Dict, Optional, Type, Union
+from typing import Any, Callable, Dict, Optional, Type, Union
 
 import torch
 from timm.layers import DropPath, create_act_layer, create_conv2d
@@ -22,7 +22,12 @@ __all__ = ["UNITS", "InceptionUnit", "PostActUnit", "PreActUnit"]
 
 
 def _projection(
-    in_chs: int, out_chs: int, stride: int, norm_layer: Optional[Callable[..., nn.Module]], device=None, dtype=None
+    in_chs: int,
+    out_chs: int,
+    stride: int,
+    norm_layer: Optional[Callable[..., nn.Module]],
+    device: Any = None,
+    dtype: Any = None,
 ) -> nn.Sequential:
     """Shortcut for a changed shape: 1x1 convolution (``conv``), followed by ``norm`` unless pre-activated."""
     dd = {"device": device, "dtype": dtype}
@@ -70,15 +75,13 @@ class PreActUnit(nn.Module):
         *,
         act_layer: Union[str, Callable[..., nn.Module]],
         norm_layer: Callable[..., nn.Module],
-        device=None,
-        dtype=None,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
-        if stride != 1 or in_chs != out_chs:
-            self.downsample = _projection(in_chs, out_chs, stride, None, **dd)
-        else:
-            self.downsample = None
+        project = stride != 1 or in_chs != out_chs
+        self.downsample = _projection(in_chs, out_chs, stride, None, **dd) if project else None
         self.norm1 = norm_layer(in_chs, **dd)
         self.conv1 = create_conv2d(in_chs, mid_chs, 1, **dd)
         self.norm2 = norm_layer(mid_chs, **dd)
@@ -125,15 +128,13 @@ class PostActUnit(nn.Module):
         *,
         act_layer: Union[str, Callable[..., nn.Module]],
         norm_layer: Callable[..., nn.Module],
-        device=None,
-        dtype=None,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
-        if stride != 1 or in_chs != out_chs:
-            self.downsample = _projection(in_chs, out_chs, stride, norm_layer, **dd)
-        else:
-            self.downsample = None
+        project = stride != 1 or in_chs != out_chs
+        self.downsample = _projection(in_chs, out_chs, stride, norm_layer, **dd) if project else None
         self.conv1 = create_conv2d(in_chs, mid_chs, 1, **dd)
         self.norm1 = norm_layer(mid_chs, **dd)
         self.conv2 = create_conv2d(mid_chs, mid_chs, 3, stride=stride, dilation=dilation, groups=groups, **dd)
@@ -145,7 +146,7 @@ class PostActUnit(nn.Module):
 
     def zero_init_last(self) -> None:
         """Start as the shortcut alone: zero the scale of the last norm."""
-        nn.init.zeros_(self.norm3.weight)
+        nn.init.zeros_(self.norm3.get_parameter("weight"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
@@ -184,8 +185,8 @@ class InceptionUnit(nn.Module):
         *,
         act_layer: Union[str, Callable[..., nn.Module]],
         norm_layer: Callable[..., nn.Module],
-        device=None,
-        dtype=None,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
         if groups != 1:
@@ -198,10 +199,8 @@ class InceptionUnit(nn.Module):
             )
             return nn.Sequential(OrderedDict(conv=conv, norm=norm_layer(out_chs, **dd)))
 
-        if stride != 1 or in_chs != out_chs:
-            self.downsample = _projection(in_chs, out_chs, stride, norm_layer, **dd)
-        else:
-            self.downsample = None
+        project = stride != 1 or in_chs != out_chs
+        self.downsample = _projection(in_chs, out_chs, stride, norm_layer, **dd) if project else None
         wide_chs = 3 * mid_chs // 2
         self.branch1 = conv_norm_act(in_chs, mid_chs, 1, stride)
         self.branch2 = nn.Sequential(
@@ -220,7 +219,7 @@ class InceptionUnit(nn.Module):
 
     def zero_init_last(self) -> None:
         """Start as the shortcut alone: zero the scale of the last norm."""
-        nn.init.zeros_(self.norm.weight)
+        nn.init.zeros_(self.norm.get_parameter("weight"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
@@ -231,4 +230,8 @@ class InceptionUnit(nn.Module):
         return self.act(self.drop_path(x) + shortcut)
 
 
-UNITS: Dict[str, Type[nn.Module]] = {"preact": PreActUnit, "postact": PostActUnit, "inception": InceptionUnit}
+UNITS: Dict[str, Type[Union[PreActUnit, PostActUnit, InceptionUnit]]] = {
+    "preact": PreActUnit,
+    "postact": PostActUnit,
+    "inception": InceptionUnit,
+}
