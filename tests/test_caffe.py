@@ -59,9 +59,18 @@ def test_from_caffe_keeps_every_value():
 
 def test_from_caffe_accepts_caffe_shaped_norm_blobs():
     blobs = random_blobs("Attention-56", seed=2)
-    shaped = {k: [b.reshape(1, -1, 1, 1) for b in v] if k.endswith("/bn") else v for k, v in blobs.items()}
     expected = from_caffe(blobs)
-    assert all(torch.equal(v, expected[k]) for k, v in from_caffe(shaped).items())
+    for shape in ((1, -1), (1, -1, 1, 1)):
+        shaped = {k: [b.reshape(shape) for b in v] if k.endswith("/bn") else v for k, v in blobs.items()}
+        assert all(torch.equal(v, expected[k]) for k, v in from_caffe(shaped).items())
+
+
+def test_from_caffe_reads_the_forks_inverse_standard_deviation():
+    blobs = random_blobs("Attention-56", seed=2)
+    forked = {k: [*v[:3], (v[3] + 1e-5) ** -0.5] if k.endswith("/bn") else v for k, v in blobs.items()}
+    expected = from_caffe(blobs)
+    for name, value in from_caffe(forked, inverse_std=True).items():
+        assert torch.allclose(value, expected[name], rtol=1e-5, atol=1e-7)
 
 
 def test_from_caffe_lists_everything_wrong_at_once():

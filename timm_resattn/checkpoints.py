@@ -124,7 +124,7 @@ def _pytorchcv_layers(depths: Sequence[int]) -> Dict[str, str]:
     return layers
 
 
-def from_caffe(blobs: Mapping[str, Sequence[torch.Tensor]]) -> StateDict:
+def from_caffe(blobs: Mapping[str, Sequence[torch.Tensor]], inverse_std: bool = False) -> StateDict:
     """Convert the authors' Caffe networks: Attention-56, Attention-92, AttentionNeXt-56, AttentionNeXt-92.
 
     The result fits, strictly, `resattn56`, `resattn92`, `resattnext56_32x4d` or `resattnext92_32x4d`: whichever
@@ -132,10 +132,13 @@ def from_caffe(blobs: Mapping[str, Sequence[torch.Tensor]]) -> StateDict:
 
     Args:
         blobs: The authors' layer names and their blobs, as tensors: a convolution ``[weight]``, a ``BN``
-            ``[scale, shift, mean, variance]`` (each ``(C,)`` or ``(1, C, 1, 1)``), the classifier ``[weight, bias]``.
+            ``[scale, shift, mean, variance]`` (each ``(C,)``, ``(1, C)`` or ``(1, C, 1, 1)``), the classifier
+            ``[weight, bias]``.
+        inverse_std: The fourth blob of each ``BN`` holds ``(variance + 1e-5) ** -0.5``, as the authors' fork of Caffe
+            (buptwangfei/caffe, ``bn_layer.cu``) writes it into its model files, rather than the variance.
 
     Returns:
-        The state dict; its tensors share memory with the blobs.
+        The state dict; its tensors share memory with the blobs where nothing had to be computed.
 
     Raises:
         ValueError: Tensors are missing, unexpected or of the wrong shape; all of them are listed.
@@ -144,8 +147,11 @@ def from_caffe(blobs: Mapping[str, Sequence[torch.Tensor]]) -> StateDict:
     tensors: StateDict = {}
     for layer, layer_blobs in blobs.items():
         for i, blob in enumerate(layer_blobs):
-            if layer.endswith("/bn") and blob.ndim == 4 and blob.numel() == blob.shape[1]:
-                blob = blob.flatten()
+            if layer.endswith("/bn"):
+                if blob.ndim in (2, 4) and blob.numel() == blob.shape[1]:
+                    blob = blob.flatten()
+                if inverse_std and i == 3:
+                    blob = (blob.double() ** -2 - 1e-5).clamp(min=0).to(blob.dtype)
             tensors[f"{layer}.{roles[i] if i < len(roles) else i}"] = blob
     candidates = {name: _caffe_layers(*args) for name, args in _CAFFE_MODELS.items()}
     return _fit_best(tensors, candidates)

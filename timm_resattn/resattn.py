@@ -43,7 +43,7 @@ from .checkpoints import adapt_state_dict
 from .checks import check_choice, check_int, check_ints, check_rate, get_norm_act
 from .download import explain_failures
 from .mask import ATTN_ACTS, POOL_MODES, pooled_size
-from .units import UNITS
+from .units import UNITS, InceptionUnit, PostActUnit, PreActUnit
 
 __all__ = ["ResAttn"]  # register_model adds each entrypoint
 
@@ -494,7 +494,7 @@ def _init_weights(module: nn.Module, name: str = "", zero_init_last: bool = Fals
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif zero_init_last and isinstance(module, tuple(UNITS.values())):
+    elif zero_init_last and isinstance(module, (InceptionUnit, PostActUnit, PreActUnit)):
         module.zero_init_last()
 
 
