@@ -3,7 +3,7 @@
     python -m benchmarks.models
 
 Writes benchmarks/results/models.csv (parameters; multiply-accumulates of convolutions and classifier, counted by
-torch's FlopCounterMode) and replaces the table in README.md between its markers. Exact on any machine: nothing is timed.
+torch's FlopCounterMode) and replaces the table in README.md. Exact on any machine: nothing is timed.
 """
 
 import csv
@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import timm_resattn
 from benchmarks.provenance import ROOT
+from benchmarks.readme import write_block
 
-README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results" / "models.csv"
-MARKERS = ("<!-- models: python -m benchmarks.models -->\n", "<!-- /models -->\n")
+COMMAND = "python -m benchmarks.models"
 FIELDS = ("model", "parameters", "gmacs", "input_size", "num_classes", "weights")
 
 
@@ -62,20 +62,11 @@ def as_markdown(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(readme: str, table: str) -> str:
-    """The README's text with what stands between the markers replaced."""
-    before, _, rest = readme.partition(MARKERS[0])
-    _, found, after = rest.partition(MARKERS[1])
-    if not found:
-        raise ValueError(f"README.md must hold the lines {MARKERS[0]!r} and {MARKERS[1]!r}")
-    return before + MARKERS[0] + table + MARKERS[1] + after
-
-
 def main() -> None:
     rows = sizes()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(as_csv(rows))
-    README.write_text(with_table(README.read_text(), as_markdown(rows)))
+    write_block(COMMAND, as_markdown(rows))
     print(f"{RESULTS.relative_to(ROOT)}: {len(rows)} networks")
 
 

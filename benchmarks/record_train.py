@@ -3,22 +3,41 @@
     python -m benchmarks.record_train RUN_DIR LOG NAME --command "python train.py ..." [--note TEXT] [--commit REV]
 
 RUN_DIR is train.py's output folder (args.yaml, summary.csv), LOG what it printed. Writes `NAME.json`, `NAME.csv` and
-`NAME.log` to benchmarks/results/. The accuracy recorded is that of the last epoch, never the best one.
+`NAME.log` to benchmarks/results/train/ and the README's table of all such runs. The accuracy recorded is that of the
+last epoch, never the best one.
 """
 
 import argparse
 import csv
+import json
 import shutil
 from pathlib import Path
 
 import yaml
 
 from benchmarks.provenance import ROOT, provenance, write_json
+from benchmarks.readme import write_block
+
+COMMAND = "python -m benchmarks.record_train"
+RESULTS = ROOT / "benchmarks" / "results" / "train"
 
 SCHEDULE = (
     "model", "epochs", "batch_size", "opt", "lr", "momentum", "weight_decay", "sched", "warmup_epochs", "warmup_lr",
     "scale", "ratio", "hflip", "color_jitter", "smoothing", "amp", "amp_dtype", "channels_last", "resume",
 )  # fmt: skip
+
+
+def as_markdown() -> str:
+    """Table of all recorded runs."""
+    lines = ["| run | model | epochs | top-1, last epoch | seed | log |", "|---|---|---:|---:|---:|---|"]
+    for path in sorted(RESULTS.glob("*.json")):
+        run = json.loads(path.read_text())
+        schedule, where = run["schedule"], path.relative_to(ROOT).with_suffix(".log").as_posix()
+        lines.append(
+            f"| [{path.stem}]({path.relative_to(ROOT).as_posix()}) | `{schedule['model']}` | {schedule['epochs']} "
+            f"| {run['top1']:.2f}% | {run['seed']} | [log]({where}) |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -51,10 +70,12 @@ def main() -> None:
     }
     if args.commit:
         content["commit"] = args.commit
-    results = ROOT / "benchmarks" / "results"
-    write_json(results / f"{args.name}.json", content)
-    shutil.copyfile(args.run_dir / "summary.csv", results / f"{args.name}.csv")
-    shutil.copyfile(args.log, results / f"{args.name}.log")
+    write_json(RESULTS / f"{args.name}.json", content)
+    shutil.copyfile(args.run_dir / "summary.csv", RESULTS / f"{args.name}.csv")
+    # progress lines and results, without the paths of the machine
+    log = args.log.read_text().replace(str(args.run_dir.resolve().parent), "OUTPUT").replace("\r", "\n")
+    (RESULTS / f"{args.name}.log").write_text(log)
+    write_block(COMMAND, as_markdown())
     print(f"{args.name}: epoch {content['last_epoch']}, top-1 {content['top1']}%")
 
 

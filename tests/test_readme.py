@@ -1,5 +1,6 @@
 """What the README and the results say is what the code gives."""
 
+import json
 import re
 from pathlib import Path
 
@@ -16,12 +17,25 @@ pytestmark = pytest.mark.skipif(not README.exists(), reason="a source distributi
 
 def test_model_table_is_in_step(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks import models
+    from benchmarks import models, readme
 
     rows = models.sizes()
-    assert models.RESULTS.read_text() == models.as_csv(rows), "run python -m benchmarks.models"
+    assert models.RESULTS.read_text() == models.as_csv(rows), f"run {models.COMMAND}"
     text = README.read_text()
-    assert models.with_table(text, models.as_markdown(rows)) == text, "run python -m benchmarks.models"
+    assert readme.with_block(text, models.COMMAND, models.as_markdown(rows)) == text, f"run {models.COMMAND}"
+
+
+def test_table_of_runs_is_in_step(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import readme, record_train
+
+    text = README.read_text()
+    assert readme.with_block(text, record_train.COMMAND, record_train.as_markdown()) == text
+    runs = [json.loads(path.read_text()) for path in record_train.RESULTS.glob("*.json")]
+    assert runs
+    for run in runs:
+        assert {"command", "commit", "hardware", "versions", "seed", "schedule", "epochs"} <= run.keys()
+        assert run["top1"] == run["epochs"][-1]["eval_top1"]
 
 
 def test_every_model_named_exists():
