@@ -41,9 +41,7 @@ def problems() -> list[str]:
 
     for name in sorted(bounds.keys() | floors.keys()):
         if bounds.get(name) != floors.get(name):
-            found.append(
-                f"{name}: pyproject.toml has {bounds.get(name)}, .ci/floors.txt has {floors.get(name)}"
-            )
+            found.append(f"{name}: pyproject.toml has {bounds.get(name)}, .ci/floors.txt has {floors.get(name)}")
 
     pinned = {
         split(requirement)[0]

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--command", required=True, help="the exact command, as a reader would type it")
     parser.add_argument("--commit", help="commit of the code that ran, if not the one checked out now")
+    parser.add_argument("--validation", type=Path, help="what validate.py printed of the last checkpoint")
     parser.add_argument("--note", default="", help="circumstances worth knowing, e.g. what else the machine did")
     args = parser.parse_args()
     for path in (args.run_dir / "args.yaml", args.run_dir / "summary.csv", args.log):
@@ -70,6 +71,8 @@ def main() -> None:
     }
     if args.commit:
         content["commit"] = args.commit
+    if args.validation:
+        content["validate.py"] = json.loads(args.validation.read_text().partition("--result")[2])
     write_json(RESULTS / f"{args.name}.json", content)
     shutil.copyfile(args.run_dir / "summary.csv", RESULTS / f"{args.name}.csv")
     # progress lines and results, without the paths of the machine

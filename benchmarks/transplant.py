@@ -152,7 +152,7 @@ def main() -> None:
         {
             "command": " ".join(["python -m benchmarks.transplant", *sys.argv[1:]]).replace(str(args.data_dir), "DIR"),
             **provenance(),
-            "dataset": f"CIFAR-10, first {len(data['train'][1])} training images, all {len(data['test'][1])} test images",
+            "dataset": f"CIFAR-10, first {len(data['train'][1])} training images, {len(data['test'][1])} test images",
             "schedule": {
                 "batch_size": BATCH_SIZE, "opt": "sgd, Nesterov, momentum 0.9, weight decay 5e-4", "lr": args.lr,
                 "fine_tune_lr": args.fine_tune_lr, "sched": "1 warm-up epoch, cosine to 0", "amp": "bfloat16",

@@ -12,17 +12,19 @@ class Hub(ThreadingHTTPServer):
 
     ``repos`` holds ``{"org/repo": {"file": content}}``, ``files`` ``{"/path": content}``. ``damage``, by path, is a
     function of the content that gives what is sent in its place, under the headers of the undamaged content: another
-    content of the same length, or a shorter one, behind which the connection closes.
+    content of the same length, or a shorter one, behind which the connection closes. ``requests`` lists what was
+    asked, as ``"GET /path"``. Leaving the context frees the port; another hub may take it, with ``like`` the old one.
     """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, like: "Hub | None" = None) -> None:
+        super().__init__(("127.0.0.1", like.server_port if like else 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.repos = {}
-        self.files = {}
+        self.repos = like.repos if like else {}
+        self.files = like.files if like else {}
         self.damage = {}
+        self.requests = []
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -45,6 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, send_body):
         path = self.path.partition("?")[0]
+        self.server.requests.append(f"{self.command} {path}")
         repo, resolve, filename = path[1:].partition("/resolve/main/")
         if resolve and repo not in self.server.repos:
             self._reply(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,7 @@ def test_own_weights_in_every_file_format(tmp_path, suffix):
         torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}, "epoch": 3}, path)
     folder = convert(path, tmp_path / "new" / "folder", "resattn56_cifar", model_kwargs=SMALL)
     assert folder == tmp_path / "new" / "folder"
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # weights for other users too
     same_function(folder, model)
     saved = load_file(folder / "model.safetensors")
     assert saved.keys() == model.state_dict().keys()
@@ -148,7 +150,7 @@ def test_training_checkpoint_brings_its_arguments(tmp_path):
         (small_resnetv2, dict(widths=(32, 64, 128, 256), stem_chs=16)),
         (
             small_resnext,
-            dict(widths=(32, 64, 128, 256), unit_type="postact", groups=4, bottle_ratio=0.5, closing_units=(0, 0, 0, 2)),
+            dict(widths=(32, 64, 128, 256), unit_type="postact", groups=4, bottle_ratio=0.5),
         ),
     ],
 )
@@ -177,9 +179,7 @@ def test_caffe_blobs(tmp_path, capsys):
     blobs = random_blobs("Attention-56", seed=1)
     arrays = {f"{layer}:{i}": blob.numpy() for layer in blobs for i, blob in enumerate(blobs[layer])}
     np.savez(tmp_path / "caffe.npz", **arrays)
-    code, _, err = run(
-        capsys, tmp_path / "caffe.npz", tmp_path / "out", "--model", "resattn56", "--from", "caffe-npz"
-    )
+    code, _, err = run(capsys, tmp_path / "caffe.npz", tmp_path / "out", "--model", "resattn56", "--from", "caffe-npz")
     assert (code, err) == (0, "")
     assert config(tmp_path / "out")["model_args"]["pool_mode"] == "ceil"
     x = torch.randn(1, 3, 160, 160)
@@ -294,9 +294,7 @@ def test_unreadable_sources(tmp_path, capsys, name, make, message):
     ],
 )
 def test_refusals(tmp_path, capsys, source, args, message):
-    code, out, err = run(
-        capsys, source, tmp_path / "out", "--model", "resattn56_cifar", *SMALL_ARGS, *args
-    )
+    code, out, err = run(capsys, source, tmp_path / "out", "--model", "resattn56_cifar", *SMALL_ARGS, *args)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
     assert_nothing_written(tmp_path, source.name)
@@ -338,17 +336,20 @@ def fail(*args, **kwargs):
 
 def lose_a_bit(model, folder, **kwargs):
     timm.models.save_for_hf(model, folder, **kwargs)
-    path = os.path.join(folder, "model.safetensors")
-    with open(path, "r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        last = file.read(1)
-        file.seek(-1, os.SEEK_END)
-        file.write(bytes([last[0] ^ 1]))
+    path = Path(folder, "model.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def lose_the_end(model, folder, **kwargs):
+    timm.models.save_for_hf(model, folder, **kwargs)
+    path = Path(folder, "model.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
 
 
 def lose_a_tensor(model, folder, **kwargs):
     timm.models.save_for_hf(model, folder, **kwargs)
-    path = os.path.join(folder, "model.safetensors")
+    path = Path(folder, "model.safetensors")
     tensors = load_file(path)
     del tensors["norm.weight"]
     save_file(tensors, path)
@@ -361,6 +362,7 @@ def lose_a_tensor(model, folder, **kwargs):
         ("converted_card", fail, "No space left"),
         ("create_model", None, "read back"),
         ("save_for_hf", lose_a_bit, "read back differs from what was written: "),
+        ("save_for_hf", lose_the_end, "could not be written"),
         ("save_for_hf", lose_a_tensor, "read back differs from what was written: norm.weight"),
     ],
 )

@@ -16,11 +16,12 @@ from typing import Any, List, Optional, Sequence
 
 import timm
 import torch
-from timm.data import create_transform, resolve_data_config
+from timm.data import create_transform, resolve_model_data_config
 from timm.utils import ParseKwargs
 from torch import nn
 
 from . import __version__
+from .convert import add_command as _add_convert
 from .demo import run_demo
 from .visualize import REDUCTIONS, capture_masks, check_picture_path, plot_masks
 
@@ -45,7 +46,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     versions = f"%(prog)s {__version__} (timm {timm.__version__}, torch {torch.__version__})"
     parser.add_argument("--version", action="version", version=versions)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for add_command in (_add_list, _add_run, _add_masks, _add_demo):
+    for add_command in (_add_list, _add_run, _add_masks, _add_convert, _add_demo):
         add_command(commands)
     args = parser.parse_args(argv)
     try:
@@ -66,12 +67,12 @@ def _add_list(commands: Any) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     with_weights = timm.list_models(module="resattn", pretrained=True)
-    print(f"{'model':<20} {'parameters':>12}  {'input':<11}  weights")
+    print(f"{'model':<20} {'parameters':>12}  {'input':<11}  tags of weights")
     for name in timm.list_models(module="resattn"):
         parameters = sum(p.numel() for p in timm.create_model(name, device="meta").parameters())
         input_size = "x".join(map(str, timm.get_pretrained_cfg_value(name, "input_size") or ()))
-        weights = ", ".join(n for n in with_weights if n.partition(".")[0] == name) or "-"
-        print(f"{name:<20} {parameters:>12,}  {input_size:<11}  {weights}")
+        tags = [n.partition(".")[2] for n in with_weights if n.partition(".")[0] == name]
+        print(f"{name:<20} {parameters:>12,}  {input_size:<11}  {', '.join(tags) or '-'}")
     return 0
 
 
@@ -164,12 +165,15 @@ def _masks(args: argparse.Namespace) -> int:
         raise ValueError("the masks of random weights mean nothing; give --checkpoint FILE or --pretrained.")
     check_picture_path(args.out)
     model = _load_model(args).eval()
-    config = resolve_data_config({"img_size": args.img_size}, model=model)
+    if getattr(model, "in_chans", 3) != 3:
+        raise ValueError("the model must take RGB images, in_chans=3.")
+    config = resolve_model_data_config(model, {"img_size": args.img_size})
     transform = create_transform(**config, is_training=False)
-    mode = "L" if config["input_size"][0] == 1 else "RGB"
-    inputs = torch.stack([transform(Image.open(path).convert(mode)) for path in args.images])
+    inputs = torch.stack([transform(Image.open(path).convert("RGB")) for path in args.images])
     with capture_masks(model) as masks, torch.inference_mode():
         model(inputs)
+    if all(mask.flatten(2).std(2).max() < 1e-6 for mask in masks.values()):
+        raise ValueError("these weights have untrained masks, the same everywhere (a trunk's, transplanted).")
 
     mean, std = (torch.tensor(config[key]).view(-1, 1, 1) for key in ("mean", "std"))
     titles: List[str] = [Path(path).name for path in args.images]
@@ -179,6 +183,8 @@ def _masks(args: argparse.Namespace) -> int:
 
 
 def _load_model(args: argparse.Namespace) -> nn.Module:
+    if args.checkpoint and not Path(args.checkpoint).is_file():
+        raise ValueError(f"there is no file {args.checkpoint!r}.")
     try:
         return timm.create_model(
             args.model,
@@ -190,7 +196,9 @@ def _load_model(args: argparse.Namespace) -> nn.Module:
     except Exception as error:  # of any kind: names, arguments, files, pickles, the network
         source = f" with {args.checkpoint}" if args.checkpoint else ""
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"could not create {args.model}{source}: {reason[:500]}") from error
+        reason = reason if len(reason) < 300 else f"{reason[:300]} ..."
+        hint = "" if timm.is_model(args.model) else "; timm-resattn list prints the names"
+        raise ValueError(f"could not create {args.model}{source}: {reason}{hint}") from error
 
 
 def _add_demo(commands: Any) -> None:

@@ -71,9 +71,7 @@ def run_demo(
 
     images, labels, held_out_images, held_out_labels = load_digits()
     random_seed(seed)
-    model = timm.create_model("resattn56_cifar", in_chans=1, device=device).to(
-        memory_format=torch.channels_last
-    )
+    model = timm.create_model("resattn56_cifar", in_chans=1, device=device).to(memory_format=torch.channels_last)
     losses = train(model, images, labels, epochs)
     predictions = predict(model, held_out_images)
     accuracy = (predictions == held_out_labels).double().mean().item()
@@ -169,9 +167,7 @@ def draw(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, predictio
         "$H = (1 + M) \\cdot T$: a mask $M$ has as many channels as its trunk $T$. pca: all of them as a "
         "colour, equal colour is equal attention. varied: the one that varies most, black least, yellow most."
     )
-    figure = plot_masks(
-        images[chosen], masks, ("pca", "varied"), titles, caption, alpha=1.0, images_along="columns"
-    )
+    figure = plot_masks(images[chosen], masks, ("pca", "varied"), titles, caption, alpha=1.0, images_along="columns")
     figure.suptitle(
         f"resattn56_cifar reads digits: {right.double().mean():.1%} of {len(labels)} held-out images right",
         fontsize=14,

@@ -45,9 +45,7 @@ def capture_masks(model: nn.Module) -> Iterator[Dict[str, torch.Tensor]]:
         if modules:
             reason = "it was built with mask_type='none'; 'encoder_decoder' and 'local_conv' have masks"
         else:
-            reason = (
-                "it has no AttentionModule, as the networks of this package have unless scripted or traced"
-            )
+            reason = "it has no AttentionModule, as the networks of this package have unless scripted or traced"
         raise ValueError(f"No masks to capture in this {type(model).__name__}: {reason}.")
 
     masks: Dict[str, torch.Tensor] = {}
@@ -186,7 +184,7 @@ def overlay(image: torch.Tensor, heat: torch.Tensor, alpha: float = 0.6, cmap: s
     resized = F.interpolate(planes[None], size=size, mode="bilinear", align_corners=True)[0].clamp(0, 1)
     color = resized.movedim(0, 2).numpy() if heat.ndim == 3 else colormaps[cmap](resized[0].numpy())[..., :3]
     picture = image.detach().float().cpu().clamp(0, 1).expand(3, -1, -1).movedim(0, 2).numpy()
-    return (1 - alpha) * picture + alpha * color
+    return ((1 - alpha) * picture + alpha * color).astype(np.float32)
 
 
 def plot_masks(
@@ -227,9 +225,7 @@ def plot_masks(
         raise ValueError("masks and how must not be empty; a forward pass within capture_masks fills masks.")
     for name, mask in masks.items():
         if len(mask) != len(images):
-            raise ValueError(
-                f"{name} must have a mask for each of the {len(images)} images; got {len(mask)}."
-            )
+            raise ValueError(f"{name} must have a mask for each of the {len(images)} images; got {len(mask)}.")
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"titles must be one for each of the {len(images)} images; got {len(titles)}.")
     if images_along not in ("rows", "columns"):
@@ -274,9 +270,7 @@ def check_picture_path(path: Union[str, "os.PathLike[str]"]) -> None:
     path = Path(path)
     formats = _matplotlib().backends.backend_agg.FigureCanvasAgg.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
-        raise ValueError(
-            f"a picture's suffix must be one of {', '.join(sorted(formats))}; got {str(path)!r}."
-        )
+        raise ValueError(f"a picture's suffix must be one of {', '.join(sorted(formats))}; got {str(path)!r}.")
     if not path.parent.is_dir():
         raise ValueError(f"the folder of {str(path)!r} does not exist.")
     if path.is_dir():
