@@ -58,6 +58,14 @@ def test_own_weights_in_any_wrapping(prefix, wrapper):
     assert all(torch.equal(adapted[name], value) for name, value in model.state_dict().items())
 
 
+def test_own_weights_without_modules_are_no_donor():
+    """Their names include all of a ResNetV2's."""
+    args = dict(depths=(0, 0), closing_units=(2, 2), mask_type="none", stem_type="imagenet")
+    model = live_in(tiny(**args))
+    adapted = adapt_state_dict(model.state_dict(), tiny(**args))
+    assert all(torch.equal(adapted[name], value) for name, value in model.state_dict().items())
+
+
 def test_ema_weights_are_preferred():
     model, ema = tiny(), tiny()
     adapted = adapt_state_dict({"state_dict": model.state_dict(), "state_dict_ema": ema.state_dict()}, tiny())

@@ -257,6 +257,7 @@ def savez(**arrays):
         ("model.pth", save(torch.nn.Linear(1, 1)), "torch.nn.modules.linear.Linear"),
         ("nothing.pth", save({}), "holds no weights but nothing"),
         ("numbers.pth", save({"epoch": 3, "lr": 0.1}), "holds no weights but epoch, lr"),
+        ("scalar.pth", save({"head.fc.weight": torch.zeros(())}), "missing: stem.conv.weight"),
         ("strange.pth", save({"conv.weight": torch.zeros(1)}), "unexpected: conv.weight"),
         ("args.pth", save({"state_dict": {"x": torch.zeros(1)}, "args": argparse.Namespace(mean=3)}), "no sense"),
         ("strange.npz", savez(conv1=np.zeros(1)), "'conv1' is none"),

@@ -40,8 +40,8 @@ def fit(model, size, steps):
 
 @pytest.mark.parametrize("kwargs", VARIANTS, ids=lambda kwargs: "-".join(map(str, kwargs.values())) or "paper")
 def test_small_networks_fit(kwargs):
-    losses, unmoved = fit(tiny(in_chans=1, **kwargs), size=16, steps=25)
-    assert losses[-1] < 0.3 * losses[0], losses
+    losses, unmoved = fit(tiny(in_chans=1, **kwargs), size=16, steps=30)
+    assert losses[-1] < 0.5 * losses[0], losses
     assert not unmoved
 
 

@@ -241,7 +241,7 @@ def test_save_for_hf_round_trip(tmp_path):
 
 
 def test_checkpoint_of_train_py_loads(tmp_path):
-    """train.py's checkpoints: weights under "state_dict", the EMA's preferred, with DistributedDataParallel's prefix."""
+    """train.py: weights under "state_dict", the EMA preferred, with the prefix of DistributedDataParallel."""
     model, ema = live_in(tiny(), 1), live_in(tiny(), 2)
     path = tmp_path / "model_best.pth.tar"
     torch.save(

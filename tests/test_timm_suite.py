@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 import timm
+
 import timm_resattn
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # a minute or two each, on two idle cores
@@ -98,9 +99,7 @@ def child_environment() -> dict[str, str]:
         pytest.param(OTHERS, SUBSET, id="others"),
     ],
 )
-def test_timm_suite(
-    models: tuple[str, ...], tests: tuple[str, ...], timm_tests: bytes, tmp_path: Path
-) -> None:
+def test_timm_suite(models: tuple[str, ...], tests: tuple[str, ...], timm_tests: bytes, tmp_path: Path) -> None:
     # Away from timm's sources, whose `timm/` would shadow the installed package. The ini file keeps pytest
     # from taking up the settings of a project in a folder above.
     (tmp_path / "test_models.py").write_bytes(timm_tests)

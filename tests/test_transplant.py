@@ -229,21 +229,15 @@ def test_maps_are_the_donors_by_the_modules_factor(preact_donor, postact_donor):
         model = transplanted(preact_donor, **dict(PREACT, depths=(1, 2, 3, 0)))
         maps = model.forward_intermediates(x, intermediates_only=True)
         for k, ours, theirs in zip((1, 2, 3, 0), maps[1:], wanted[1:], strict=True):
-            torch.testing.assert_close(
-                ours, 1.5**k * theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item()
-            )
+            torch.testing.assert_close(ours, 1.5**k * theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
         difference = maps[0] - wanted[0]  # the stem's is shifted, by a constant per channel
         assert (difference.amax((0, 2, 3)) - difference.amin((0, 2, 3))).max() < 1e-4
-        torch.testing.assert_close(
-            model.forward_features(x), preact_donor.forward_features(x), rtol=1e-4, atol=1e-4
-        )
+        torch.testing.assert_close(model.forward_features(x), preact_donor.forward_features(x), rtol=1e-4, atol=1e-4)
         model = transplanted(postact_donor, **POSTACT, attn_residual=False)
         maps = model.forward_intermediates(x, intermediates_only=True)
         wanted = postact_donor.forward_intermediates(x, intermediates_only=True)
         for k, ours, theirs in zip((0, 1, 2, 1, 1), maps, wanted, strict=True):
-            torch.testing.assert_close(
-                ours, 0.5**k * theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item()
-            )
+            torch.testing.assert_close(ours, 0.5**k * theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
 
 
 @pytest.mark.parametrize(
@@ -312,9 +306,7 @@ def test_result_is_complete_and_nothing_is_modified(preact_donor):
 
 
 def test_donors_types_are_kept(preact_donor):
-    donor = {
-        name: t.bfloat16() if t.is_floating_point() else t for name, t in preact_donor.state_dict().items()
-    }
+    donor = {name: t.bfloat16() if t.is_floating_point() else t for name, t in preact_donor.state_dict().items()}
     model = ResAttn(**PREACT)
     new = transplant_trunk(donor, model)
     assert new["stages.0.blocks.1.pre.0.norm1.weight"].dtype == torch.bfloat16
@@ -347,16 +339,12 @@ def test_timm_adapts_input_and_classifier(kind, preact_donor, postact_donor):
     assert torch.equal(model.head.fc.weight, fresh)
 
     grey = (small_resnetv2(in_chans=1) if kind == "preact" else small_resnext(in_chans=1)).eval()
-    load_pretrained(
-        grey, dict(cfg, classifier=donor_classifier, first_conv=donor_stem), num_classes=10, in_chans=1
-    )
+    load_pretrained(grey, dict(cfg, classifier=donor_classifier, first_conv=donor_stem), num_classes=10, in_chans=1)
     x = images(96, in_chans=1)
     with torch.no_grad():
         scale = 1.0 if kind == "preact" else 1.5  # no norm takes the last module's factor back
         wanted = scale * grey.forward_features(x)
-        torch.testing.assert_close(
-            model.forward_features(x), wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item()
-        )
+        torch.testing.assert_close(model.forward_features(x), wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
 
 
 def test_no_classifier(preact_donor):

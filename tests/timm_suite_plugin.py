@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import timm
+
 import timm_resattn  # noqa: F401  (registers the models)
 
 MODULE = "resattn"

@@ -193,11 +193,11 @@ def adapt_state_dict(state_dict: Mapping[str, Any], model: "ResAttn") -> StateDi
     strange = [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange:
         raise ValueError(f"The checkpoint must map names to tensors; these are none: {', '.join(strange[:10])}.")
-    if donor_kind(tensors) is not None:
+    own = model.state_dict()
+    if donor_kind(tensors) is not None and not own.keys() - set(_HEAD) <= tensors.keys():
         return transplant_trunk(tensors, model)
     if any(name.startswith("features.init_block.") for name in tensors):
         tensors = from_pytorchcv(tensors)
-    own = model.state_dict()
     names = {name: name for name in own}
     for name in _HEAD:
         if name in tensors:

@@ -297,9 +297,7 @@ class ResAttn(nn.Module):
         stem_feat = "norm" if hasattr(self.stem, "norm") else "conv"
         self.stem_feat_idx = [name for name, _ in self.stem.named_children()].index(stem_feat)
         conv_stride, reduction = (2, 4) if stem_type == "imagenet" else (1, 1)
-        feature_info: List[Dict[str, Any]] = [
-            dict(num_chs=stem_chs, reduction=conv_stride, module=f"stem.{stem_feat}")
-        ]
+        feature_info: List[Dict[str, Any]] = [dict(num_chs=stem_chs, reduction=conv_stride, module=f"stem.{stem_feat}")]
 
         strides, dilations = _plan_strides(len(depths), reduction, output_stride)
         pooled = [pools if m > 0 and mask_type == "encoder_decoder" else 0 for m, pools in zip(depths, mask_pools)]

@@ -56,9 +56,7 @@ def donor_kind(state_dict: Mapping[str, Any]) -> Optional[str]:
     Returns:
         ``"resnetv2"`` (timm's), ``"resnet"`` (timm's or torchvision's ResNet and ResNeXt) or None.
     """
-    if any(
-        ".trunk." in str(name) for name in state_dict
-    ):  # a ResAttn's own names include those of a ResNetV2
+    if any(".trunk." in str(name) for name in state_dict):  # a ResAttn's own names include those of a ResNetV2
         return None
     if {"stages.0.blocks.0.conv1.weight", "stages.0.blocks.0.norm1.weight"} <= state_dict.keys():
         return "resnetv2"
