@@ -79,6 +79,13 @@ def test_pruning_leaves_no_unused_parameter(unit_args, last):
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_classifier_behind_pruning():
+    model = tiny()
+    model.prune_intermediate_layers([1])
+    model.reset_classifier(3, "avg")
+    assert model(torch.randn(2, 3, 16, 16)).shape == (2, 3)
+
+
 def test_reset_classifier():
     model = tiny()
     x = torch.randn(2, 3, 16, 16)

@@ -392,7 +392,8 @@ class ResAttn(nn.Module):
             check_choice("global_pool", global_pool, POOL_TYPES)
         _check_classifier(num_classes, self.head.global_pool.pool_type if global_pool is None else global_pool)
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool, in_features=self.num_features, **get_device_dtype(self))
+        self.head.in_features = self.num_features  # pruning changes it
+        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
 
     def forward_intermediates(
