@@ -189,6 +189,13 @@ def test_torchscript(unit_args):
         assert torch.allclose(scripted(x), model(x), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("error::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_trace_without_warnings():
+    model = live_in(tiny())
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.allclose(torch.jit.trace(model, x)(x), model(x), atol=1e-5)
+
+
 def test_fx(unit_args):
     model = live_in(tiny(**unit_args))
     traced = torch.fx.symbolic_trace(model)
