@@ -109,3 +109,40 @@ def test_head_and_stem_may_differ(tmp_path):
     assert torch.equal(headless(x), source.forward_head(source.forward_features(x), pre_logits=True))
     backbone = timm.create_model("resattn56_cifar", features_only=True, **overlay).eval()
     assert torch.equal(backbone(x)[-1], source.forward_intermediates(x, intermediates_only=True)[-1])
+
+
+def test_names_without_weights_say_which_have_some():
+    with pytest.raises(
+        RuntimeError, match="No pretrained weights exist for resattn56, only for resattn92, resattn128, "
+    ) as e:
+        timm.create_model("resattn56", pretrained=True)
+    assert "resattn56_dskip: use pretrained=False" in str(e.value)
+
+
+def test_pretrained_names():
+    donors = {"resattn92": 50, "resattn128": 50, "resattn164": 50, "resattn200": 101, "resattn236": 101}
+    expected = {f"{name}.resnetv2_{depth}_a1h_in1k" for name, depth in donors.items()}
+    plain = ["a1h", "a1", "a2", "a3", "ra", "gluon", "tv", "tv2", "fb_ssl_yfcc100m_ft", "fb_swsl_ig1b_ft"]
+    expected |= {f"resattnext92_32x4d.{tag}_in1k" for tag in plain} | {"resattn56_dskip.phamquiluan_in1k"}
+    assert set(timm.list_pretrained("resattn*")) == expected
+    assert timm.get_pretrained_cfg("resattnext92_32x4d").tag == "a1h_in1k"
+
+
+@pytest.mark.parametrize("name", [n for n in timm.list_pretrained("resattn*") if "dskip" not in n])
+def test_donors_data_configuration_is_taken_over(name):
+    cfg = timm.get_pretrained_cfg(name)
+    donor = timm.get_pretrained_cfg(cfg.hf_hub_id.removeprefix("timm/"))
+    keys = [
+        "input_size",
+        "test_input_size",
+        "mean",
+        "std",
+        "interpolation",
+        "crop_pct",
+        "test_crop_pct",
+        "crop_mode",
+        "num_classes",
+        "license",
+    ]
+    assert [getattr(cfg, key) for key in keys] == [getattr(donor, key) for key in keys]
+    assert (cfg.first_conv, cfg.classifier) == ("stem.conv", "head.fc")
