@@ -6,7 +6,8 @@ For each seed: a plain pre-activation residual network (three units a stage: res
 as the donor; then `resattn56_cifar` is trained for ``--epochs`` epochs twice, from scratch and from the donor's
 transplanted trunk. The schedule of both is the same (Nesterov SGD, one warm-up epoch, cosine to zero, crop and flip,
 label smoothing 0.1); the transplanted network starts at ``--fine-tune-lr``. Each finished run is kept in ``--work-dir``
-and not repeated. Writes benchmarks/results/transplant.json, .csv and .png; errors are those of the last epoch.
+and not repeated. Writes benchmarks/results/transplant.json, .csv and .png and the README's table; errors are those of
+the last epoch.
 """
 
 import argparse
@@ -26,8 +27,10 @@ from tqdm import tqdm
 
 from benchmarks.cifar_data import load_cifar, normalize, random_crop_flip
 from benchmarks.provenance import ROOT, provenance, write_json
+from benchmarks.readme import write_block
 from timm_resattn.checkpoints import transplant_trunk
 
+COMMAND = "python -m benchmarks.transplant"
 MODEL = "resattn56_cifar"
 DONOR_ARGS = dict(depths=(0, 0, 0), closing_units=(2, 2, 2), mask_type="none")
 BATCH_SIZE = 128
@@ -117,6 +120,20 @@ def plot(rows: list[dict]) -> None:
     figure.savefig(RESULTS / "transplant.png", dpi=120)
 
 
+def as_markdown(result: dict) -> str:
+    """The README's table of the last epochs' errors."""
+    schedule, errors = result["schedule"], result["test_error_of_last_epoch"]
+    lines = ["| start | epochs | " + " | ".join(f"test error, seed {seed}" for seed in result["seeds"]) + " |"]
+    lines.append("|---|---:|" + "---:|" * len(result["seeds"]))
+    for kind, label, epochs in (
+        ("donor", "(the donor, a plain residual network)", schedule["donor_epochs"]),
+        ("scratch", "from scratch", schedule["epochs"]),
+        ("transplant", "from the donor's trunk", schedule["epochs"]),
+    ):
+        lines.append(f"| {label} | {epochs} | " + " | ".join(f"{error:.2f}%" for error in errors[kind]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar_data.load_cifar")
@@ -169,6 +186,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     plot(rows)
+    write_block(COMMAND, as_markdown(json.loads((RESULTS / "transplant.json").read_text())))
     print(json.dumps(last))
 
 

@@ -38,6 +38,15 @@ def test_table_of_runs_is_in_step(monkeypatch):
         assert run["top1"] == run["epochs"][-1]["eval_top1"]
 
 
+def test_table_of_starts_is_in_step(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import readme, transplant
+
+    text = README.read_text()
+    table = transplant.as_markdown(json.loads((transplant.RESULTS / "transplant.json").read_text()))
+    assert readme.with_block(text, transplant.COMMAND, table) == text
+
+
 def test_every_model_named_exists():
     names = set(re.findall(r"\bresattn(?:ext|_inception)?\d+\w*", README.read_text()))
     assert names >= {"resattn56", "resattn92", "resattn56_cifar"}
