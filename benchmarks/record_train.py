@@ -58,11 +58,12 @@ def main() -> None:
     with (args.run_dir / "summary.csv").open(newline="") as file:
         epochs = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     last = epochs[-1]
+    here = str(args.run_dir.resolve().parent)  # results hold no paths of the machine
     content = {
         "command": args.command,
         **provenance(),
         "seed": run_args["seed"],
-        "schedule": {key: run_args[key] for key in SCHEDULE},
+        "schedule": {key: run_args[key] for key in SCHEDULE} | {"resume": run_args["resume"].replace(here, "OUTPUT")},
         "note": args.note,
         "last_epoch": int(last["epoch"]),
         "top1": last["eval_top1"],
@@ -75,8 +76,7 @@ def main() -> None:
         content["validate.py"] = json.loads(args.validation.read_text().partition("--result")[2])
     write_json(RESULTS / f"{args.name}.json", content)
     shutil.copyfile(args.run_dir / "summary.csv", RESULTS / f"{args.name}.csv")
-    # progress lines and results, without the paths of the machine
-    log = args.log.read_text().replace(str(args.run_dir.resolve().parent), "OUTPUT").replace("\r", "\n")
+    log = args.log.read_text().replace(here, "OUTPUT").replace("\r", "\n")
     (RESULTS / f"{args.name}.log").write_text(log)
     write_block(COMMAND, as_markdown())
     print(f"{args.name}: epoch {content['last_epoch']}, top-1 {content['top1']}%")
