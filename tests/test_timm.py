@@ -117,6 +117,17 @@ def test_meta_device_reaches_every_tensor(unit_args):
         assert all(t.is_meta for t in tiny(**{**unit_args, **mask_args}, device="meta").state_dict().values())
 
 
+def test_meta_model_comes_to_life(unit_args):
+    model = tiny(**unit_args, device="meta").to_empty(device="cpu")
+    for tensor in model.state_dict().values():
+        tensor.fill_(77)
+    twin = tiny(**unit_args)
+    for net in (model, twin):
+        torch.manual_seed(1)
+        net.init_weights()
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+
+
 def test_gradient_checkpointing_changes_nothing_but_memory(unit_args):
     model = tiny(**unit_args).train()
     twin = copy.deepcopy(model)

@@ -493,6 +493,8 @@ def _init_weights(module: nn.Module, name: str = "", zero_init_last: bool = Fals
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
+        module.reset_parameters()  # for a model built on the meta device
     elif zero_init_last and isinstance(module, (InceptionUnit, PostActUnit, PreActUnit)):
         module.zero_init_last()
 
