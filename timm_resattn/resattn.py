@@ -283,7 +283,8 @@ class ResAttn(nn.Module):
             raise ValueError(
                 f"widths * bottle_ratio must be positive multiples of groups; got {mid_widths} with groups={groups}."
             )
-        _check_classifier(num_classes, global_pool)
+        if num_classes > 0 and not global_pool:
+            raise ValueError(f"global_pool='' (no pooling) needs num_classes=0; got num_classes={num_classes}.")
         norm_layer = get_norm_act(norm_layer, act_layer)
 
         dd: Dict[str, Any] = {"device": device, "dtype": dtype}
@@ -345,6 +346,7 @@ class ResAttn(nn.Module):
         self.norm = norm_layer(self.num_features, **dd) if preact else nn.Identity()
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
+        self.lacks_pool = False
         self.init_weights(zero_init_last=zero_init_last)
 
     @torch.jit.ignore
@@ -385,15 +387,16 @@ class ResAttn(nn.Module):
             global_pool: Pooling in front of it; unchanged if None.
 
         Raises:
-            ValueError: As in the constructor.
+            ValueError: An argument is not what it may be. As timm asks, a classifier behind a head without pooling is
+                built here and refused only in `forward_head`.
         """
         check_int("num_classes", num_classes, 0)
         if global_pool is not None:
             check_choice("global_pool", global_pool, POOL_TYPES)
-        _check_classifier(num_classes, self.head.global_pool.pool_type if global_pool is None else global_pool)
         self.num_classes = num_classes
         self.head.in_features = self.num_features  # pruning changes it
         self.head.reset(num_classes, global_pool, **get_device_dtype(self))
+        self.lacks_pool = num_classes > 0 and not self.head.global_pool.pool_type
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
 
     def forward_intermediates(
@@ -474,17 +477,14 @@ class ResAttn(nn.Module):
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """From `forward_features` to logits, or to the pooled features if ``pre_logits``."""
+        if self.lacks_pool and not pre_logits:
+            raise ValueError("The classifier needs pooled features: reset_classifier(num_classes, 'avg').")
         return self.head(x, pre_logits=pre_logits) if pre_logits else self.head(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits: ``(B, in_chans, H, W) -> (B, num_classes)``."""
         x = self.forward_features(x)
         return self.forward_head(x)
-
-
-def _check_classifier(num_classes: int, global_pool: str) -> None:
-    if num_classes > 0 and not global_pool:
-        raise ValueError(f"global_pool='' (no pooling) needs num_classes=0; got num_classes={num_classes}.")
 
 
 def _init_weights(module: nn.Module, name: str = "", zero_init_last: bool = False) -> None:
