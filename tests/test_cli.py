@@ -254,6 +254,12 @@ def test_masks_reports_one_sentence_and_writes_nothing(extra, message, checkpoin
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_masks_refuses_model_kwargs_without_a_value(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["masks", "image.png", "--model", "resattn56_cifar", "--model-kwargs", "depths"])
+    assert "'depths' is not KEY=VALUE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("accuracy", "code"), [(0.98, 0), (0.95, 1), (0.5, 1)])
 def test_demo_prints_the_accuracy_and_returns_whether_it_is_good(accuracy, code, capsys, monkeypatch):
     monkeypatch.setattr(cli, "run_demo", lambda *args: DemoResult(accuracy, 599, [1.0], 61.5))

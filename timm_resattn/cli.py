@@ -17,11 +17,11 @@ from typing import Any, List, Optional, Sequence
 import timm
 import torch
 from timm.data import create_transform, resolve_model_data_config
-from timm.utils import ParseKwargs
 from torch import nn
 
 from . import __version__
 from .convert import add_command as _add_convert
+from .convert import key_value
 from .demo import run_demo
 from .visualize import REDUCTIONS, capture_masks, check_picture_path, plot_masks
 
@@ -142,8 +142,8 @@ def _add_masks(commands: Any) -> None:
     parser.add_argument(
         "--model-kwargs",
         nargs="*",
-        default={},
-        action=ParseKwargs,
+        default=[],
+        type=key_value,
         metavar="KEY=VALUE",
         help="model arguments",
     )
@@ -191,7 +191,7 @@ def _load_model(args: argparse.Namespace) -> nn.Module:
             pretrained=args.pretrained,
             checkpoint_path=args.checkpoint,
             num_classes=args.num_classes,
-            **args.model_kwargs,
+            **dict(args.model_kwargs),
         )
     except Exception as error:  # of any kind: names, arguments, files, pickles, the network
         source = f" with {args.checkpoint}" if args.checkpoint else ""

@@ -26,7 +26,7 @@ from .model_card import SOURCES, converted_card
 from .resattn import ResAttn
 from .transplant import donor_kind
 
-__all__ = ["add_command", "convert"]
+__all__ = ["add_command", "convert", "key_value"]
 
 StateDict = Dict[str, torch.Tensor]
 KINDS = ("auto", *SOURCES)
@@ -254,14 +254,15 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--model", required=True, metavar="NAME", help="model name, see timm-resattn list")
     parser.add_argument("--from", dest="kind", default="auto", choices=KINDS, help="what SOURCE holds (default: auto)")
     parser.add_argument(
-        "--model-kwargs", nargs="*", default=[], type=_key_value, metavar="KEY=VALUE", help="model arguments"
+        "--model-kwargs", nargs="*", default=[], type=key_value, metavar="KEY=VALUE", help="model arguments"
     )
     parser.add_argument("--num-classes", type=int, metavar="N", help="classes, if not those of SOURCE's classifier")
     parser.add_argument("--label-names", nargs="+", metavar="NAME", help="names of the classes, in order")
     parser.set_defaults(func=_convert)
 
 
-def _key_value(text: str) -> Tuple[str, Any]:
+def key_value(text: str) -> Tuple[str, Any]:
+    """Parse an option's ``KEY=VALUE``: the value as a Python literal if it is one, else as text."""
     key, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
