@@ -1,0 +1,173 @@
+"""How a network is trained on CIFAR: the paper's recipe and a modern one, as data, and what timm builds from them."""
+
+import argparse
+from dataclasses import dataclass, fields, replace
+
+import torch
+from timm.data import Mixup
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+
+SCHEDULES = ("multistep", "cosine", "onecycle", "wsd")
+CHANNEL_MEAN, PIXEL_MEAN = "channel", "pixel"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a training run besides the network, the data and the seed.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images an update; what is left over at the end of an epoch is dropped.
+        opt: timm's name of the optimiser; ``sgd`` is Nesterov's.
+        lr: Highest learning rate.
+        momentum: Momentum, or beta 1 of an adaptive optimiser.
+        weight_decay: Weight decay.
+        decay_all: Decay norms and biases too.
+        sched: ``multistep``, divided by 10 behind 40% and 60% of the updates (the paper's 64k and 96k of 160k);
+            ``cosine`` to zero; ``onecycle``, linear up and linear down to zero; ``wsd``, constant, and linear to zero
+            over the last ``decay_epochs``: up to there a run can be prolonged.
+        warmup_epochs: Epochs of linear warm-up from a hundredth of ``lr``.
+        decay_epochs: Epochs of the decay of ``wsd``; below 1, a share of the epochs behind the warm-up.
+        smoothing: Label smoothing.
+        pad: Zero-padding, in pixels, in front of the random crop.
+        cutout: Side of the square that is blanked in each image; 0 for none.
+        mixup: Alpha of mixup; 0 for none.
+        cutmix: Alpha of cutmix; 0 for none. With both, each batch draws one of them.
+        mean: What is subtracted: ``channel``, a constant a channel, and divided by its deviation; ``pixel``, the mean
+            training image, as in the paper.
+        ema_decay: Decay an update of the moving average of the weights; 0 for none.
+        ema_every: Updates between two steps of the moving average.
+    """
+
+    epochs: int = 100
+    batch_size: int = 128
+    opt: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_all: bool = False
+    sched: str = "onecycle"
+    warmup_epochs: float = 2.0
+    decay_epochs: float = 0.3
+    smoothing: float = 0.1
+    pad: int = 4
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mean: str = CHANNEL_MEAN
+    ema_decay: float = 0.999
+    ema_every: int = 4
+
+    def __post_init__(self) -> None:
+        """Raise a `ValueError` unless every value is one that it may be; the message names it and the valid ones."""
+        for name in ("epochs", "batch_size", "ema_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer of at least 1; got {getattr(self, name)}.")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be greater than 0; got {self.lr}.")
+        for name in ("weight_decay", "decay_epochs", "pad", "cutout", "mixup", "cutmix"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}.")
+        for name in ("momentum", "smoothing", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and less than 1; got {getattr(self, name)}.")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(f"warmup_epochs must be at least 0 and less than epochs; got {self.warmup_epochs}.")
+        for name, choices in (("sched", SCHEDULES), ("mean", (CHANNEL_MEAN, PIXEL_MEAN))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}.")
+        if self.sched == "wsd" and not 0 < self.decay_span <= self.epochs - self.warmup_epochs:
+            raise ValueError(
+                "decay_epochs must be greater than 0 and leave the warm-up its epochs; got "
+                f"{self.decay_epochs} with epochs {self.epochs} and warmup_epochs {self.warmup_epochs}."
+            )
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ValueError(f"batch_size must be even with mixup or cutmix; got {self.batch_size}.")
+
+    @property
+    def decay_span(self) -> float:
+        """Epochs of the decay of ``wsd``."""
+        share = self.decay_epochs < 1
+        return self.decay_epochs * (self.epochs - self.warmup_epochs) if share else self.decay_epochs
+
+
+RECIPES = {
+    # PAPER.md, section 4: 160k updates of 64 images are 205 epochs; the loss is the plain cross-entropy
+    "paper": Recipe(
+        epochs=205, batch_size=64, lr=0.1, weight_decay=1e-4, decay_all=True, sched="multistep", warmup_epochs=0.0,
+        smoothing=0.0, mean=PIXEL_MEAN, ema_decay=0.0,
+    ),
+    "modern": Recipe(),
+}  # fmt: skip
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--recipe`` and an option for each of a recipe's values."""
+    parser.add_argument("--recipe", choices=tuple(RECIPES), default="modern", help="default: modern")
+    group = parser.add_argument_group("values in place of the recipe's (see benchmarks.cifar_recipes.Recipe)")
+    for field in fields(Recipe):
+        flag = "--" + field.name.replace("_", "-")
+        values = ", ".join(f"{name}: {getattr(recipe, field.name)}" for name, recipe in RECIPES.items())
+        if field.type is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=values)
+        else:
+            metavar = {int: "N", float: "X", str: "NAME"}[field.type]
+            group.add_argument(flag, type=field.type, metavar=metavar, help=values)
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe that the arguments ask for; raises a `ValueError` as `Recipe` does."""
+    given = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
+    return replace(RECIPES[args.recipe], **given)
+
+
+def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """timm's optimiser over the model's parameters, in the groups that are decayed and not."""
+    return create_optimizer_v2(
+        model, opt=recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+        filter_bias_and_bn=not recipe.decay_all,
+    )  # fmt: skip
+
+
+def create_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Scheduler:
+    """timm's scheduler, stepped by updates: the learning rate is a function of their number alone."""
+    epochs = recipe.epochs
+    kinds = {
+        "multistep": dict(sched="multistep", decay_milestones=[0.4 * epochs, 0.6 * epochs], decay_rate=0.1),
+        "cosine": dict(sched="cosine"),
+        "onecycle": dict(sched="poly", decay_rate=1.0, warmup_prefix=True),
+        "wsd": dict(sched="wsd", decay_epochs=recipe.decay_span, decay_fn="linear"),
+    }
+    prefix = recipe.warmup_epochs if recipe.sched == "onecycle" else 0
+    scheduler, _ = create_scheduler_v2(
+        optimizer, num_epochs=epochs - prefix, warmup_epochs=recipe.warmup_epochs, warmup_lr=recipe.lr / 100,
+        step_on_epochs=False, updates_per_epoch=steps_per_epoch, **kinds[recipe.sched],
+    )  # fmt: skip
+    return scheduler
+
+
+def learning_rates(recipe: Recipe, steps_per_epoch: int, steps: int) -> list[float]:
+    """The learning rate of each of the first ``steps`` updates."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=recipe.lr)
+    scheduler = create_scheduler(recipe, optimizer, steps_per_epoch)
+    rates = []
+    for step in range(steps):
+        scheduler.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def create_mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
+    """timm's mixup and cutmix, one draw a batch, on the device of the batch; None where the recipe has neither."""
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=num_classes)
+
+
+def create_loss(recipe: Recipe) -> nn.Module:
+    """timm's loss: of soft targets with mixup or cutmix, else with the recipe's label smoothing."""
+    return SoftTargetCrossEntropy() if recipe.mixup or recipe.cutmix else LabelSmoothingCrossEntropy(recipe.smoothing)
