@@ -33,6 +33,27 @@ from timm_resattn.convert import key_value
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where and how to compute: ``--device``, ``--amp``, ``--compile``."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
+    parser.add_argument(
+        "--compile", nargs="?", const="default", choices=COMPILE_MODES, metavar="MODE",
+        help=f"torch.compile the network; MODE is one of {', '.join(COMPILE_MODES)}",
+    )  # fmt: skip
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; raises a `ValueError` if there is none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device must be cpu, cuda or another device of torch; got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: there is no CUDA device here; use --device cpu")
+    return device
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.cifar", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,19 +68,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val-images", type=int, default=0, metavar="N", help="hold N of them out, read no test set")
     parser.add_argument("--label-noise", type=float, default=0.0, metavar="P", help="share of labels made wrong")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
-    parser.add_argument(
-        "--compile", nargs="?", const="default", choices=COMPILE_MODES, metavar="MODE",
-        help=f"torch.compile the network; MODE is one of {', '.join(COMPILE_MODES)}",
-    )  # fmt: skip
+    add_device_arguments(parser)
     parser.add_argument("--eval-every", type=int, default=0, metavar="N", help="also measure every N epochs")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="stop with a checkpoint after S seconds, exit 0")
     parser.add_argument(
         "--resume", nargs="?", const=True, metavar="FILE", help="go on from FILE (default: OUT/last.pt, if it is there)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    add_recipe_arguments(parser)
+    add_recipe_arguments(parser, "modern")
     return parser
 
 
@@ -70,9 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     last = args.out / "last.pt"
     try:
-        device = torch.device(args.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"--device {args.device}: there is no CUDA device here; use --device cpu")
+        device = device_of(args.device)
         run = Run(
             args.model, recipe_of(args), dict(args.model_kwargs), args.dataset, args.images, args.val_images,
             args.label_noise, args.seed, args.amp,
@@ -83,23 +97,20 @@ def main(argv: list[str] | None = None) -> int:
         source = last if args.resume is True or last.exists() else Path(args.resume or last)
         if source.exists() or source != last:
             trainer.load_state_dict(read_checkpoint(source))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
 
     signals: list[int] = []
-    handlers = {number: signal.signal(number, lambda n, _: signals.append(n)) for number in (signal.SIGTERM,)}
+    handler = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     deadline = math.inf if args.max_seconds is None else began + args.max_seconds
     try:
-        finished = train(
-            trainer, args.out, lambda: bool(signals) or time.monotonic() >= deadline, args.eval_every
-        )  # fmt: skip
+        finished = train(trainer, args.out, lambda: bool(signals) or time.monotonic() >= deadline, args.eval_every)
     except FloatingPointError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, handler)
     if not finished:
         print(f"stopped after {trainer.step} of {trainer.steps} updates; go on with --resume", file=sys.stderr)
         return 128 + signals[0] if signals else 0

@@ -105,9 +105,9 @@ RECIPES = {
 }  # fmt: skip
 
 
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+def add_recipe_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     """``--recipe`` and an option for each of a recipe's values."""
-    parser.add_argument("--recipe", choices=tuple(RECIPES), default="modern", help="default: modern")
+    parser.add_argument("--recipe", choices=tuple(RECIPES), default=default, help=f"default: {default}")
     group = parser.add_argument_group("values in place of the recipe's (see benchmarks.cifar_recipes.Recipe)")
     for field in fields(Recipe):
         flag = "--" + field.name.replace("_", "-")

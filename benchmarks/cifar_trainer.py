@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,13 @@ def load_data(run: Run, data_dir: Path, device: torch.device) -> Data:
     )  # fmt: skip
 
 
+def preparation(recipe: Recipe, train_images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What turns uint8 images into the network's input: by constants, or by the mean of the training images."""
+    if recipe.mean == PIXEL_MEAN:
+        return partial(subtract_pixel_mean, mean=pixel_mean(train_images))
+    return normalize
+
+
 @torch.inference_mode()
 def error_percent(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, prepare: Callable = normalize, batch_size: int = 500
@@ -192,8 +200,7 @@ class Trainer:
         self.scheduler = create_scheduler(recipe, self.optimizer, self.steps_per_epoch)
         self.criterion = create_loss(recipe)
         self.mixup = create_mixup(recipe, CLASSES[run.dataset])
-        mean = pixel_mean(data.images) if recipe.mean == PIXEL_MEAN else None
-        self.prepare = normalize if mean is None else lambda images: subtract_pixel_mean(images, mean)
+        self.prepare = preparation(recipe, data.images)
         self.step = 0
         self.sessions: list[dict[str, Any]] = []  # where each process that trained took over, and its circumstances
         self.log: list[dict[str, Any]] = []

@@ -1,0 +1,94 @@
+"""Lines of the paper's tables as we measured them: one a network and seed, all of a file at one schedule."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cifar_trainer import Run, save_atomically
+from benchmarks.paper_tables import Cell
+from benchmarks.provenance import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+NETWORK = (
+    "model",
+    "model_kwargs",
+    "dataset",
+    "label_noise",
+    "seed",
+)  # what differs within a table; the rest is schedule
+CIFAR_IMAGES = 50_000
+KEY = ("row", "column", "seed")
+FIELDS = (
+    *("table", "row", "column", "seed", "paper_error", "error", "error_ema", "paper_parameters_m", "parameters"),
+    *("epochs", "training_images", "held_out", "dataset", "label_noise", "training_seconds", "images_per_second"),
+    *("device", "cpu", "threads", "gpu", "torch", "timm", "commit", "command", "schedule"),
+)
+STAGES = ("stage_1", "stage_2", "stage_3")
+FIGURE_FIELDS = (*FIELDS, *(f"paper_{stage}" for stage in STAGES), *STAGES)
+
+
+def schedule_of(run: Run) -> str:
+    """What all runs of a table have in common, as JSON."""
+    return json.dumps({key: value for key, value in run.as_dict().items() if key not in NETWORK})
+
+
+def row_of(table: str, cell: Cell, folder: Path, run: Run) -> dict[str, Any]:
+    """A line of the results for a finished run in ``folder``: the paper's number, ours, and how it came about."""
+    result = json.loads((folder / "result.json").read_text())
+    hardware, versions = result["hardware"], result["versions"]
+    return {
+        "table": table, "row": cell.row, "column": cell.column, "seed": run.seed, "paper_error": cell.paper,
+        "error": result["error"], "error_ema": result["error_ema"], "paper_parameters_m": cell.paper_parameters,
+        "parameters": result["parameters"], "epochs": run.recipe.epochs, "training_images": result["training_images"],
+        "held_out": result["held_out"], "dataset": run.dataset, "label_noise": run.label_noise,
+        "training_seconds": result["training_seconds"], "images_per_second": result["images_per_second"],
+        "device": result["device"], "cpu": hardware["cpu"], "threads": hardware["threads"], "gpu": hardware["gpu"],
+        "torch": versions["torch"], "timm": versions["timm"], "commit": result["commit"],
+        "command": result["command"], "schedule": schedule_of(run),
+    }  # fmt: skip
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Lines of a results file, none if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def images_seen(schedule: str) -> int:
+    """Training images that a network of that schedule sees, counted each time."""
+    values = json.loads(schedule)
+    return values["epochs"] * (values["images"] or CIFAR_IMAGES)
+
+
+class Results:
+    """A results file: lines of one schedule, replaced one by one as runs end.
+
+    Raises:
+        ValueError: The file holds other schedules' lines, for which more was trained, and ``replace`` is not set.
+    """
+
+    def __init__(self, path: Path, fields: Sequence[str], schedule: str, replace: bool = False) -> None:
+        self.path, self.fields = path, fields
+        rows = read_rows(path)
+        longer = any(images_seen(row["schedule"]) > images_seen(schedule) for row in rows)
+        if longer and not replace:
+            raise ValueError(
+                f"{path} holds runs of a longer schedule; give --results-dir to write elsewhere, or --replace"
+            )
+        self.rows = [row for row in rows if row["schedule"] == schedule]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Put a line in, in place of an earlier one of the same network and seed, and write the file."""
+        line = {name: "" if row[name] is None else str(row[name]) for name in self.fields}
+        self.rows = [old for old in self.rows if any(old[key] != line[key] for key in KEY)] + [line]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        save_atomically(self.path, lambda path: path.write_text(text.getvalue()))
