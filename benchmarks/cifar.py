@@ -79,6 +79,27 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run_of(args: argparse.Namespace) -> Run:
+    """The run that the arguments ask for; raises a `ValueError` as `Recipe` and `Run` do."""
+    return Run(
+        args.model,
+        recipe_of(args),
+        model_kwargs=dict(args.model_kwargs),
+        dataset=args.dataset,
+        images=args.images,
+        val_images=args.val_images,
+        label_noise=args.label_noise,
+        seed=args.seed,
+        amp=args.amp,
+    )
+
+
+def check_least(name: str, value: float | None, least: float) -> None:
+    """Raise a `ValueError` unless ``value``, where there is one, is at least ``least``."""
+    if value is not None and not value >= least:
+        raise ValueError(f"{name} must be at least {least}; got {value}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 at the end and after ``--max-seconds``, 143 after SIGTERM."""
     began = time.monotonic()
@@ -87,10 +108,9 @@ def main(argv: list[str] | None = None) -> int:
     last = args.out / "last.pt"
     try:
         device = device_of(args.device)
-        run = Run(
-            args.model, recipe_of(args), dict(args.model_kwargs), args.dataset, args.images, args.val_images,
-            args.label_noise, args.seed, args.amp,
-        )  # fmt: skip
+        run = run_of(args)
+        check_least("--eval-every", args.eval_every, 0)
+        check_least("--max-seconds", args.max_seconds, 0)
         if last.exists() and not args.resume:
             raise ValueError(f"{args.out} holds a run; give --resume to go on with it, or another --out")
         trainer = Trainer(run, load_data(run, args.data_dir, device), device, args.compile)

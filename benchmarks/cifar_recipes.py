@@ -3,10 +3,11 @@
 import argparse
 from dataclasses import dataclass, fields, replace
 
+import timm
 import torch
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -80,6 +81,8 @@ class Recipe:
         for name, choices in (("sched", SCHEDULES), ("mean", (CHANNEL_MEAN, PIXEL_MEAN))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}.")
+        if self.opt not in list_optimizers():
+            raise ValueError(f"opt must be one of timm.optim.list_optimizers(), as sgd or adamw; got {self.opt!r}.")
         if self.sched == "wsd" and not 0 < self.decay_span <= self.epochs - self.warmup_epochs:
             raise ValueError(
                 "decay_epochs must be greater than 0 and leave the warm-up its epochs; got "
@@ -136,6 +139,8 @@ def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 def create_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Scheduler:
     """timm's scheduler, stepped by updates: the learning rate is a function of their number alone."""
     epochs = recipe.epochs
+    if recipe.sched == "wsd" and not hasattr(timm.scheduler, "WSDLRScheduler"):
+        raise ValueError(f"sched wsd needs timm 1.0.31 or newer; this is {timm.__version__}")
     kinds = {
         "multistep": dict(sched="multistep", decay_milestones=[0.4 * epochs, 0.6 * epochs], decay_rate=0.1),
         "cosine": dict(sched="cosine"),

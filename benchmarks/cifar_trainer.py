@@ -60,6 +60,11 @@ class Run:
     seed: int = 0
     amp: bool = True
 
+    def __post_init__(self) -> None:
+        """Raise a `ValueError` unless the seed is one."""
+        if self.seed < 0:
+            raise ValueError(f"seed must be an integer of at least 0; got {self.seed}")
+
     def as_dict(self) -> dict[str, Any]:
         """All values by name, the recipe's among them, as JSON would give them back."""
         values = asdict(self)

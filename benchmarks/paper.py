@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cifar import add_device_arguments, device_of
+from benchmarks.cifar import add_device_arguments, check_least, device_of
 from benchmarks.cifar_data import CLASSES
 from benchmarks.cifar_recipes import add_recipe_arguments, recipe_of
 from benchmarks.cifar_trainer import Run
@@ -131,8 +131,8 @@ def main(argv: list[str] | None = None) -> int:
     data_dirs = {"cifar10": args.data_dir, "cifar100": args.cifar100_dir}
     try:
         device = device_of(args.device)
-        if args.jobs < 1:
-            raise ValueError(f"--jobs must be at least 1; got {args.jobs}")
+        check_least("--jobs", args.jobs, 1)
+        check_least("--max-seconds", args.max_seconds, 0)
         if not args.data_dir.is_dir():
             raise ValueError(f"--data-dir {args.data_dir} is no folder")
         recipe = recipe_of(args)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.ship RUN_FOLDER [--tag TAG] [--weights ema|model] [--folder DIR]
 
-Writes ``MODEL.TAG.safetensors`` and its entry in ``manifest.json`` to ``timm_resattn/weights/``, and prints the line for
-``default_cfgs`` in ``timm_resattn/resattn.py``. Which weights are taken, the moving average or the last ones, is a choice
-to make before the test error is looked at. A run that is not fit to ship is refused: one that is not at its end, was not
-measured on the whole test set, has a network, labels, training images or an input other than those of its name.
+Writes ``MODEL.TAG.safetensors`` and its entry in ``manifest.json`` to ``timm_resattn/weights/``, and prints the line
+for ``default_cfgs`` in ``timm_resattn/resattn.py``. Which weights are taken, the moving average or the last ones, is a
+choice to make before the test error is looked at. A run that is not fit to ship is refused: one that is not at its end,
+was not measured on the whole test set, has a network, labels, training images or an input other than those of its name.
 """
 
 import argparse

@@ -1,7 +1,10 @@
 """Shared fixtures: one thread, fixed seeds, no network."""
 
 import os
+import sys
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # for benchmarks/
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest

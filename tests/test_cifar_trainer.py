@@ -1,0 +1,395 @@
+"""The trainer for CIFAR: recipes, resuming, stopping, what it writes and what it refuses."""
+
+import json
+import os
+import signal
+from dataclasses import asdict, fields
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+cifar = pytest.importorskip("benchmarks.cifar")
+recipes = pytest.importorskip("benchmarks.cifar_recipes")
+trainer = pytest.importorskip("benchmarks.cifar_trainer")
+Recipe, RECIPES, Run = recipes.Recipe, recipes.RECIPES, trainer.Run
+
+MODEL = "resattn56_cifar"
+SMALL = [
+    "--model",
+    MODEL,
+    "--model-kwargs",
+    "depths=(1,0,0)",
+    "widths=(8,8,16)",
+    "mask_pools=(1,1,1)",
+    "--batch-size",
+    "16",
+]
+STEPS = 4  # an epoch
+needs_wsd = pytest.mark.skipif(not hasattr(timm.scheduler, "WSDLRScheduler"), reason="timm has no WSD schedule")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 70), ("test", 30)):
+        np.savez(
+            folder / f"{split}.npz",
+            images=rng.integers(0, 256, (count, 32, 32, 3), np.uint8),
+            labels=np.arange(count) % 10,
+        )
+    return folder
+
+
+@pytest.fixture
+def train(data, tmp_path):
+    """Call the command; the run's folder is ``tmp_path / out``."""
+
+    def run(*arguments, out="out", data_dir=data):
+        given = map(str, arguments)
+        return cifar.main(
+            [*SMALL, "--data-dir", str(data_dir), "--device", "cpu", "--out", str(tmp_path / out), *given]
+        )
+
+    return run
+
+
+def stop_after(monkeypatch, updates, stop):
+    """Let ``stop`` be called in front of an update."""
+    batch, calls = trainer.Trainer.batch, iter(range(1000))
+
+    def counted(self, index):
+        if next(calls) == updates:
+            stop()
+        return batch(self, index)
+
+    monkeypatch.setattr(trainer.Trainer, "batch", counted)
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def log_of(folder):
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    timed = ("seconds", "images_per_second", "share_outside")
+    return [{key: value for key, value in row.items() if key not in timed} for row in rows]
+
+
+# --- recipes
+
+
+def test_the_paper_s_schedule():
+    paper = RECIPES["paper"]
+    rates = recipes.learning_rates(paper, 781, 781 * paper.epochs)
+    changes = [i for i in range(1, len(rates)) if rates[i] != rates[i - 1]]
+    assert changes == pytest.approx([64_000, 96_000], rel=2e-3) and len(rates) == pytest.approx(160_000, rel=2e-3)
+    assert [rates[0], *(rates[i] for i in changes)] == pytest.approx([0.1, 0.01, 0.001])
+
+
+@given(
+    epochs=st.integers(2, 12),
+    steps=st.integers(20, 60),
+    warmup=st.floats(0, 1.5),
+    decay=st.floats(0.1, 0.9),
+    sched=st.sampled_from([s for s in recipes.SCHEDULES if s != "wsd" or hasattr(timm.scheduler, "WSDLRScheduler")]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_schedule_rises_once_and_falls(epochs, steps, warmup, decay, sched):
+    recipe = Recipe(epochs=epochs, warmup_epochs=warmup, decay_epochs=decay, sched=sched)
+    rates = recipes.learning_rates(recipe, steps, epochs * steps)
+    top = rates.index(max(rates))
+    assert all(a <= b for a, b in pairwise(rates[: top + 1]))
+    assert all(a >= b for a, b in pairwise(rates[top:]))
+    assert min(rates) >= 0 and max(rates) <= recipe.lr * (1 + 1e-9)
+    assert top <= warmup * steps + 1
+
+
+@needs_wsd
+def test_wsd_can_be_prolonged_and_ends_at_zero():
+    short, long = (Recipe(epochs=n, sched="wsd", warmup_epochs=1, decay_epochs=2) for n in (6, 12))
+    first, second = (recipes.learning_rates(recipe, 10, recipe.epochs * 10) for recipe in (short, long))
+    assert first[:41] == second[:41] and first[10:41] == [short.lr] * 31
+    assert first[41] < short.lr and 0 < first[-1] == pytest.approx(short.lr / 20)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (dict(epochs=0), "epochs must be an integer of at least 1; got 0"),
+        (dict(batch_size=0), "batch_size must be"),
+        (dict(lr=0.0), "lr must be greater than 0"),
+        (dict(lr=float("nan")), "lr must be greater than 0"),
+        (dict(weight_decay=-1.0), "weight_decay must be at least 0"),
+        (dict(smoothing=1.0), "smoothing must be at least 0 and less than 1"),
+        (dict(epochs=2, warmup_epochs=2.0), "warmup_epochs must be at least 0 and less than epochs"),
+        (dict(sched="step"), "sched must be one of multistep, cosine, onecycle, wsd; got 'step'"),
+        (dict(mean="none"), "mean must be one of channel, pixel; got 'none'"),
+        (dict(sched="wsd", epochs=4, decay_epochs=9), "decay_epochs must be greater than 0"),
+        (dict(mixup=0.2, batch_size=3), "batch_size must be even"),
+    ],
+)
+def test_values_that_no_recipe_has(values, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**values)
+
+
+def test_what_is_decayed():
+    model = timm.create_model(MODEL)
+    total = len(list(model.parameters()))
+    for recipe in RECIPES.values():
+        decayed = [g for g in recipes.create_optimizer(recipe, model).param_groups if g["weight_decay"]]
+        parameters = [p for group in decayed for p in group["params"]]
+        assert {group["weight_decay"] for group in decayed} == {recipe.weight_decay}
+        assert len(parameters) == total if recipe.decay_all else all(p.ndim > 1 for p in parameters)
+
+
+def test_mixed_targets_are_distributions():
+    recipe = Recipe(mixup=0.5, cutmix=1.0)
+    mixup, loss = recipes.create_mixup(recipe, 10), recipes.create_loss(recipe)
+    images, labels = torch.rand(8, 3, 32, 32), torch.arange(8)
+    mixed, targets = mixup(images.clone(), labels)
+    assert targets.shape == (8, 10) and torch.allclose(targets.sum(1), torch.ones(8)) and not torch.equal(mixed, images)
+    logits = torch.randn(8, 10)
+    assert torch.allclose(loss(logits, targets), -(targets * logits.log_softmax(1)).sum(1).mean())
+    assert recipes.create_mixup(Recipe(), 10) is None
+
+
+recipe_values = st.builds(
+    Recipe,
+    epochs=st.integers(5, 300),
+    batch_size=st.sampled_from([32, 64, 128]),
+    lr=st.floats(1e-4, 1),
+    decay_all=st.booleans(),
+    sched=st.sampled_from(["multistep", "cosine", "onecycle"]),
+    smoothing=st.floats(0, 0.5),
+    cutout=st.integers(0, 16),
+    mixup=st.floats(0, 1),
+    mean=st.sampled_from(["channel", "pixel"]),
+)
+
+
+@given(
+    run=st.builds(
+        Run,
+        st.just(MODEL),
+        recipe_values,
+        model_kwargs=st.sampled_from([{}, {"attn_act": "channel"}, {"depths": [1, 2, 1], "attn_residual": False}]),
+        dataset=st.sampled_from(["cifar10", "cifar100"]),
+        images=st.none() | st.integers(1, 50_000),
+        val_images=st.integers(0, 100),
+        label_noise=st.floats(0, 1),
+        seed=st.integers(0, 99),
+        amp=st.booleans(),
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_a_run_s_arguments_ask_for_it(run):
+    arguments = [*run.arguments(), "--data-dir", "DIR", "--out", "OUT"]
+    assert cifar.run_of(cifar.build_parser().parse_args(arguments)) == run
+
+
+# --- resuming and stopping
+
+
+@pytest.mark.parametrize("updates", [1, STEPS, STEPS + 2, 3 * STEPS - 2])
+def test_a_stopped_run_goes_on_as_if_it_had_not(train, tmp_path, monkeypatch, updates):
+    options = ["--epochs", 3, "--warmup-epochs", 1, "--mixup", 0.3, "--cutmix", 1, "--cutout", 6, "--ema-every", 2]
+    assert train(*options, out="whole") == 0
+    stop_after(monkeypatch, updates, terminate)
+    assert train(*options) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert not (tmp_path / "out" / "result.json").exists()
+    assert torch.load(tmp_path / "out" / "last.pt", weights_only=True)["step"] == updates + 1
+    assert train(*options, "--resume") == 0
+    for name in ("model.safetensors", "ema.safetensors"):
+        whole, resumed = (load_file(tmp_path / out / name) for out in ("whole", "out"))
+        assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole), name
+    assert log_of(tmp_path / "out") == log_of(tmp_path / "whole")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert [session["from_update"] for session in result["sessions"]] == [0, updates + 1]
+
+
+def test_another_seed_is_another_run(train, tmp_path):
+    for seed in (0, 1):
+        train("--epochs", 1, "--warmup-epochs", 0, "--seed", seed, out=f"seed{seed}")
+    first, second = (load_file(tmp_path / f"seed{seed}" / "model.safetensors") for seed in (0, 1))
+    assert not torch.equal(first["head.fc.weight"], second["head.fc.weight"])
+
+
+def test_max_seconds_leaves_a_checkpoint_that_loads(train, tmp_path, capsys):
+    assert train("--epochs", 3, "--max-seconds", 0) == 0
+    assert "stopped after 0 of 12 updates; go on with --resume" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"last.pt", "log.jsonl"}
+    kwargs = dict(depths=(1, 0, 0), widths=(8, 8, 16), mask_pools=(1, 1, 1))
+    model = timm.create_model(MODEL, checkpoint_path=str(tmp_path / "out" / "last.pt"), **kwargs)
+    fresh = Run(MODEL, Recipe(), kwargs).create_model()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
+
+
+@needs_wsd
+def test_a_wsd_run_is_prolonged_before_its_decay_only(train, tmp_path, monkeypatch, capsys):
+    wsd = ["--sched", "wsd", "--warmup-epochs", 1, "--decay-epochs", 1]
+    stop_after(monkeypatch, 2 * STEPS, terminate)
+    assert train("--epochs", 5, *wsd, out="first") == 143
+    monkeypatch.undo()
+    source = tmp_path / "first" / "last.pt"
+    assert train("--epochs", 4, *wsd, "--resume", source, out="prolonged") == 0
+    assert train("--epochs", 4, *wsd, out="whole") == 0
+    whole, prolonged = (load_file(tmp_path / out / "model.safetensors") for out in ("whole", "prolonged"))
+    assert all(torch.equal(whole[key], prolonged[key]) for key in whole)
+    done = tmp_path / "prolonged" / "last.pt"
+    with pytest.raises(SystemExit, match="2"):
+        train("--epochs", 8, *wsd, "--resume", done, out="late")
+    assert "the checkpoint is of another run: it has epochs 4 and not 8" in capsys.readouterr().err
+    assert not (tmp_path / "late").exists()
+
+
+def test_a_finished_run_is_left_as_it_is(train, tmp_path):
+    assert train("--epochs", 1, "--warmup-epochs", 0) == 0
+    before = (tmp_path / "out" / "result.json").read_bytes()
+    assert train("--epochs", 1, "--warmup-epochs", 0, "--resume") == 0
+    assert (tmp_path / "out" / "result.json").read_bytes() == before
+
+
+# --- what it writes
+
+
+def test_what_the_result_says(train, tmp_path, data):
+    assert train("--epochs", 2, "--warmup-epochs", 0, "--seed", 7, "--eval-every", 1, "--label-noise", 0.4) == 0
+    out = tmp_path / "out"
+    result, log = json.loads((out / "result.json").read_text()), log_of(out)
+    assert [row["epoch"] for row in log] == [1, 2]
+    assert result["error"] == log[-1]["error"] and result["error_ema"] == log[-1]["error_ema"]  # of the last epoch
+    assert result["held_out"] == "test, 30 images" and result["training_images"] == 70 and result["seed"] == 7
+    assert {"command", "commit", "hardware", "versions", "schedule", "sessions"} <= result.keys()
+    assert result["schedule"]["label_noise"] == 0.4 and "--label-noise 0.4" in result["command"]
+    assert 0 <= result["share_outside"] < 1 and result["images_per_second"] > 0
+    assert str(tmp_path) not in (out / "result.json").read_text()
+    kwargs = dict(depths=(1, 0, 0), widths=(8, 8, 16), mask_pools=(1, 1, 1))
+    images, labels = trainer.load_cifar(data, "test")
+    for name, error in (("model", result["error"]), ("ema", result["error_ema"])):
+        model = timm.create_model(MODEL, **kwargs).to(memory_format=torch.channels_last)
+        model.load_state_dict(load_file(out / f"{name}.safetensors"))
+        assert trainer.error_percent(model, images, labels) == pytest.approx(error, abs=1e-3)
+    assert not list(out.glob("*.part"))
+
+
+def test_validation_reads_no_test_set(data, train, tmp_path):
+    folder = tmp_path / "only_train"
+    folder.mkdir()
+    (folder / "train.npz").symlink_to(data / "train.npz")
+    assert train("--epochs", 1, "--warmup-epochs", 0, "--val-images", 20, data_dir=folder) == 0
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["held_out"] == "validation, 20 images" and result["training_images"] == 50
+
+
+def test_noise_is_on_the_training_labels_only(data):
+    run = Run(MODEL, Recipe(batch_size=16), val_images=20, label_noise=1.0)
+    loaded = trainer.load_data(run, data, torch.device("cpu"))
+    images, labels = trainer.load_cifar(data, "train")
+    by_image = {image.numpy().tobytes(): label for image, label in zip(images, labels.tolist(), strict=True)}
+    assert all(by_image[i.numpy().tobytes()] == label for i, label in zip(*loaded.held_out, strict=True))
+    assert all(by_image[i.numpy().tobytes()] != y for i, y in zip(loaded.images, loaded.labels, strict=True))
+
+
+def test_error_percent_counts():
+    class First(torch.nn.Module):
+        def forward(self, x):
+            return -x.mean((2, 3))
+
+    images = torch.zeros(10, 3, 4, 4, dtype=torch.uint8)
+    images[:, 1:] = 200  # class 0 is the least everywhere
+    labels = torch.tensor([0] * 7 + [1, 2, 2])
+    assert trainer.error_percent(First(), images, labels, batch_size=4) == pytest.approx(30.0)
+
+
+def test_stopwatch_sums_what_is_inside(monkeypatch):
+    clock = iter([1.0, 3.0, 10.0, 10.5])
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(clock))
+    watch = trainer.Stopwatch(torch.device("cpu"))
+    for _ in range(2):
+        watch.start()
+        watch.stop()
+    assert watch.seconds() == pytest.approx(2.5)
+
+
+# --- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label-noise", "2"], "label_noise must be from 0 to 1; got 2.0"),
+        (["--lr", "0"], "lr must be greater than 0"),
+        (["--images", "0"], "images must be from 1 to 70"),
+        (["--images", "71"], "images must be from 1 to 70"),
+        (["--images", "10"], "batch_size must be at most 10"),
+        (["--val-images", "70"], "val_images must be from 0 to 69"),
+        (["--model", "resattn57"], "resattn57"),
+        (["--model-kwargs", "depths"], "'depths' is not KEY=VALUE"),
+        (["--model-kwargs", "depth=3"], "depth"),
+        (["--model-kwargs", "attn_act=x"], "attn_act must be one of 'mixed', 'channel', 'spatial'; got 'x'"),
+        (["--device", "gpu"], "--device must be cpu, cuda"),
+        (["--opt", "sdg"], "opt must be one of timm.optim.list_optimizers(), as sgd or adamw; got 'sdg'"),
+        (["--seed", "-1"], "seed must be"),
+        (["--eval-every", "-1"], "--eval-every must be"),
+        (["--max-seconds", "-1"], "--max-seconds must be"),
+        (["--dataset", "cifar100", "--data-dir", "/nowhere"], "/nowhere holds neither train.npz nor an image folder"),
+        (["--resume", "/nowhere/last.pt"], "/nowhere/last.pt is not there"),
+    ],
+)
+def test_bad_options_are_one_sentence(train, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit, match="2"):
+        train("--epochs", 3, *options)
+    error = capsys.readouterr().err.partition("error: ")[2]
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_are_not_mixed_up(train, tmp_path, capsys):
+    train("--epochs", 3, "--max-seconds", 0)
+    for options, message in (
+        ([], "holds a run; give --resume to go on with it, or another --out"),
+        (["--resume", "--lr", 0.3], "the checkpoint is of another run: it has lr 0.1 and not 0.3"),
+        (["--resume", "--seed", 4], "it has seed 0 and not 4"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            train("--epochs", 3, *options)
+        assert message in capsys.readouterr().err
+
+
+class Payload:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK broken", {"step": 1}, Payload()])
+def test_a_file_that_is_no_checkpoint(train, tmp_path, capsys, content):
+    path = tmp_path / "x.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(SystemExit, match="2"):
+        train("--epochs", 3, "--resume", path)
+    printed = capsys.readouterr()
+    assert str(path) in printed.err and "Traceback" not in printed.err and not printed.out
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(train, capsys, tmp_path):
+    assert train("--epochs", 3, "--warmup-epochs", 0, "--lr", 1e30) == 1
+    assert "the loss is not finite in epoch" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_every_value_of_a_recipe_has_an_option():
+    args = cifar.build_parser().parse_args([*SMALL, "--data-dir", "x", "--out", "y"])
+    assert {field.name for field in fields(Recipe)} <= vars(args).keys()
+    assert asdict(recipes.recipe_of(args)) == {**asdict(RECIPES["modern"]), "batch_size": 16}
