@@ -15,6 +15,9 @@ PACKAGES = ("torch", "timm", "torchvision", "numpy", "timm-resattn")
 
 
 def _commit() -> str:
+    if not (ROOT / ".git").exists():  # a copy of the files, as on a borrowed machine
+        return os.environ.get("RESATTN_COMMIT", "unknown: no git repository")
+
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
