@@ -113,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         check_least("--max-seconds", args.max_seconds, 0)
         if last.exists() and not args.resume:
             raise ValueError(f"{args.out} holds a run; give --resume to go on with it, or another --out")
+        torch.backends.cudnn.benchmark = True  # all batches have one size
         trainer = Trainer(run, load_data(run, args.data_dir, device), device, args.compile)
         source = last if args.resume is True or last.exists() else Path(args.resume or last)
         if source.exists() or source != last:
