@@ -8,7 +8,8 @@ Importing this package registers every network of the family:
 """
 
 from .attention import AttentionModule
+from .optimize import optimize_for_inference
 from .resattn import ResAttn
 
-__all__ = ["AttentionModule", "ResAttn", "__version__"]
+__all__ = ["AttentionModule", "ResAttn", "__version__", "optimize_for_inference"]
 __version__ = "0.1.0"

@@ -107,8 +107,19 @@ def run_script(script: str, args: Sequence[str]) -> int:
     # Python put this launcher's folder first, or with -m the working directory; with -P (Python 3.11) nothing
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = str(folder)
+    _fold_in_evaluation_mode()
     runpy.run_path(str(Path(script).absolute()), run_name="__main__")
     return 0
+
+
+def _fold_in_evaluation_mode() -> None:
+    """Let the scripts' ``--reparam`` set evaluation mode first: they fold before they set it, which is refused."""
+    fold = timm.utils.reparameterize_model
+
+    def eval_and_fold(model: nn.Module, inplace: bool = False) -> nn.Module:
+        return fold(model.eval(), inplace)
+
+    timm.utils.reparameterize_model = timm.utils.model.reparameterize_model = eval_and_fold
 
 
 def _note_other_timm(folder: Path) -> None:

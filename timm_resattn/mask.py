@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from timm.layers import create_conv2d
 from torch import nn
 
+from .fold import fold_norm, refuse_training
+
 __all__ = ["ATTN_ACTS", "POOL_MODES", "ChannelAttnAct", "LocalConvMask", "SoftMask", "SpatialAttnAct", "pooled_size"]
 
 UnitFn = Callable[[], nn.Module]  # makes one shape-preserving residual unit
@@ -95,10 +97,11 @@ class _MaskLevel(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.down(x)
         if self.inner is not None and self.skip is not None:
+            inner = self.inner(y)  # first: the deepest levels run while the least is held
             skip = self.skip(y)
             if self.double_skip:
                 skip = skip + y
-            y = self.inner(y) + skip
+            y = inner + skip
         y = self.up(y)
         return F.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=True)
 
@@ -126,6 +129,11 @@ class _MaskTail(nn.Module):
         self.norm2 = norm_layer(chs, **dd)
         self.conv2 = create_conv2d(chs, chs, 1, **dd)
         self.attn_act = ATTN_ACTS[attn_act]()
+
+    def reparameterize(self) -> None:
+        """Fold the inner norm into the convolution in front of it."""
+        refuse_training(self)
+        fold_norm(self, "conv1", "norm2")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv1(self.norm1(x))

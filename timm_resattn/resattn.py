@@ -42,6 +42,7 @@ from .attention import MASK_TYPES, AttentionModule
 from .checkpoints import adapt_state_dict
 from .checks import check_choice, check_int, check_ints, check_rate, get_norm_act
 from .download import explain_failures
+from .fold import fold_norm, refuse_training
 from .mask import ATTN_ACTS, POOL_MODES, pooled_size
 from .units import UNITS, InceptionUnit, PostActUnit, PreActUnit
 
@@ -105,6 +106,16 @@ class ResAttnStage(nn.Module):
         return self.blocks(x)
 
 
+class Stem(nn.Sequential):
+    """First layers, by their names ``conv``, ``norm`` and ``pool``; the last two not in every network."""
+
+    def reparameterize(self) -> None:
+        """Fold the norm into the convolution."""
+        refuse_training(self)
+        if hasattr(self, "norm"):
+            fold_norm(self, "conv", "norm")
+
+
 def _create_stem(
     in_chans: int,
     stem_chs: int,
@@ -114,7 +125,7 @@ def _create_stem(
     norm_layer: Callable[..., nn.Module],
     device: Any = None,
     dtype: Any = None,
-) -> nn.Sequential:
+) -> Stem:
     """``imagenet``: 7x7/2 conv, BN-ReLU, 3x3/2 max pool. ``cifar``: 3x3 conv, and BN-ReLU unless pre-activated."""
     dd = {"device": device, "dtype": dtype}
     stem: OrderedDict[str, nn.Module] = OrderedDict()
@@ -126,7 +137,7 @@ def _create_stem(
         stem["conv"] = create_conv2d(in_chans, stem_chs, 3, **dd)
         if not preact:
             stem["norm"] = norm_layer(stem_chs, **dd)
-    return nn.Sequential(stem)
+    return Stem(stem)
 
 
 def _min_input_size(stem_type: str, strides: Sequence[int], mask_pools: Sequence[int], pool_mode: str) -> int:
@@ -293,7 +304,7 @@ class ResAttn(nn.Module):
         self.drop_rate = drop_rate
         preact = UNITS[unit_type].preact
 
-        self.stem = _create_stem(in_chans, stem_chs, stem_type, pool_mode, preact, norm_layer, **dd)
+        self.stem: nn.Sequential = _create_stem(in_chans, stem_chs, stem_type, pool_mode, preact, norm_layer, **dd)
         # the stem's feature map is the one in front of the pooling
         stem_feat = "norm" if hasattr(self.stem, "norm") else "conv"
         self.stem_feat_idx = [name for name, _ in self.stem.named_children()].index(stem_feat)

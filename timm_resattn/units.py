@@ -18,6 +18,8 @@ import torch
 from timm.layers import DropPath, create_act_layer, create_conv2d
 from torch import nn
 
+from .fold import fold_norm, refuse_training
+
 __all__ = ["UNITS", "InceptionUnit", "PostActUnit", "PreActUnit"]
 
 
@@ -94,6 +96,12 @@ class PreActUnit(nn.Module):
         """Start as the shortcut alone: zero the last convolution."""
         nn.init.zeros_(self.conv3.weight)
 
+    def reparameterize(self) -> None:
+        """Fold the two inner norms into the convolutions in front of them; the first, behind a sum, stays."""
+        refuse_training(self)
+        fold_norm(self, "conv1", "norm2")
+        fold_norm(self, "conv2", "norm3")
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         preact = self.norm1(x)
         shortcut = x
@@ -101,8 +109,9 @@ class PreActUnit(nn.Module):
             shortcut = self.downsample(preact)
         x = self.conv1(preact)
         x = self.conv2(self.norm2(x))
-        x = self.conv3(self.norm3(x))
-        return self.drop_path(x) + shortcut
+        x = self.drop_path(self.conv3(self.norm3(x)))
+        x += shortcut
+        return x
 
 
 class PostActUnit(nn.Module):
@@ -148,14 +157,23 @@ class PostActUnit(nn.Module):
         """Start as the shortcut alone: zero the scale of the last norm."""
         nn.init.zeros_(self.norm3.get_parameter("weight"))
 
+    def reparameterize(self) -> None:
+        """Fold each norm into the convolution in front of it."""
+        refuse_training(self)
+        for i in (1, 2, 3):
+            fold_norm(self, f"conv{i}", f"norm{i}")
+        if self.downsample is not None:
+            fold_norm(self.downsample, "conv", "norm")
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
         if self.downsample is not None:
             shortcut = self.downsample(x)
         x = self.norm1(self.conv1(x))
         x = self.norm2(self.conv2(x))
-        x = self.norm3(self.conv3(x))
-        return self.act3(self.drop_path(x) + shortcut)
+        x = self.drop_path(self.norm3(self.conv3(x)))
+        x += shortcut
+        return self.act3(x)
 
 
 class InceptionUnit(nn.Module):
@@ -221,13 +239,22 @@ class InceptionUnit(nn.Module):
         """Start as the shortcut alone: zero the scale of the last norm."""
         nn.init.zeros_(self.norm.get_parameter("weight"))
 
+    def reparameterize(self) -> None:
+        """Fold each norm into the convolution in front of it."""
+        refuse_training(self)
+        for pair in (self.branch1, *self.branch2, *self.branch3, self.downsample):
+            if pair is not None:
+                fold_norm(pair, "conv", "norm")
+        fold_norm(self, "conv", "norm")
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
         if self.downsample is not None:
             shortcut = self.downsample(x)
         x = torch.cat([self.branch1(x), self.branch2(x), self.branch3(x)], dim=1)
-        x = self.norm(self.conv(x))
-        return self.act(self.drop_path(x) + shortcut)
+        x = self.drop_path(self.norm(self.conv(x)))
+        x += shortcut
+        return self.act(x)
 
 
 UNITS: Dict[str, Type[Union[PreActUnit, PostActUnit, InceptionUnit]]] = {
