@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def provenance() -> dict[str, Any]:
-    """Commit (``+changes`` if code differs from it), hardware and library versions of this process."""
+def provenance(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Commit (``+changes`` if code differs from it), hardware and versions of `PACKAGES` and ``packages``."""
     return {
         "commit": _commit(),
         "hardware": {
@@ -54,7 +55,10 @@ def provenance() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: _version(package) for package in (*PACKAGES, *packages)},
+        },
     }
 
 

@@ -1,0 +1,370 @@
+"""Images per second, and how near they come to the convolutions alone.
+
+    python -m benchmarks.throughput [--part PART] [--device cpu|cuda] [--threads N] [--rounds R]
+    python -m benchmarks.throughput --profile resattn56/optimized_compiled/channels_last/bfloat16
+
+Parts: ``main``, every way to run a network beside the floor (its convolutions alone) and pytorchcv's network;
+``batch``, ``size``, ``depth``, how time grows; ``train``, training steps; ``alternatives``, other networks; ``all``,
+each of them in a process of its own. Contenders are timed in turn and the median of the rounds counts. Before that,
+each one's logits (in training the loss) are compared with the plain network's; what is wrong, fails or lacks a package
+is reported as such and not timed. Weights are random, norms as after training.
+
+On a CPU the parts ``main`` and ``train`` measure twice in one process: with the allocator as it comes (column
+``allocator``: ``default``), and with freed memory retained by the process as ``optimize_for_inference`` sets it
+(``retained``).
+
+Writes throughput_PART.csv, .png, throughput.json (circumstances) and the table of the numbers to reach to
+benchmarks/results/ and the README, or to another folder: ``--out`` is needed with other settings than the table's.
+``--profile`` times nothing: it lists the operators of contenders of the part in throughput_profile.csv. On a GPU the
+files' names end in ``_cuda``.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.contenders import (
+    FIXED_SHAPE,
+    PYTORCHCV,
+    Contender,
+    Forward,
+    MissingPackageError,
+    TrainingStep,
+    build,
+    create_network,
+    images_for,
+    live_in,
+    require,
+)
+from benchmarks.files import read_csv, write_csv
+from benchmarks.plans import DEFAULT, PARTS, RETAINED, Group, convolutions_of, plan
+from benchmarks.profiles import PROFILE_FIELDS, operators
+from benchmarks.provenance import ROOT, provenance, write_json
+from benchmarks.readme import README, with_block, write_block
+from benchmarks.speed_report import COMMAND, as_markdown, plot, targets
+from benchmarks.speed_targets import TARGET_FIELDS
+from benchmarks.timing import interleaved
+
+RESULTS = ROOT / "benchmarks" / "results"
+BATCH_SIZES = {"cpu": 8, "cuda": 128}
+TRAIN_BATCH_SIZES = {"cpu": 16, "cuda": 128}
+LEAST_ROUNDS = 5
+PACKAGES = ("onnx", "onnxruntime", "onnxscript", "openvino", "pytorchcv")
+# greatest relative errors of a contender that is timed; cuDNN multiplies float32 in TF32
+TOLERANCES = {"cpu": {"float32": 1e-3}, "cuda": {"float32": 1e-2}}
+HALF_TOLERANCE = 5e-2
+FIELDS = (
+    *("part", "network", "path", "layout", "dtype", "allocator", "status", "reason", "batch_size", "img_size"),
+    *("device", "threads", "rounds", "ms", "ms_min", "ms_max", "images_per_second", "floor_share", "vs_pytorchcv"),
+    *("vs_pytorchcv_default", "relative_error", "gmacs", "ms_per_gmac"),
+)
+
+
+def gmacs_of(model: nn.Module, img_size: int) -> float:
+    """Multiply-accumulates of convolutions and classifier for one image, in 10^9."""
+    device = next(model.parameters()).device
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, img_size, img_size, device=device))
+    return counter.get_total_flops() / 2e9
+
+
+def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Euclidean norm of the difference by that of ``b``."""
+    a, b = a.float(), b.float()
+    return ((a - b).norm() / b.norm()).item()
+
+
+class Bench:
+    """Networks and contenders, made once and kept as long as they are needed.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        create: Makes a network by its name.
+    """
+
+    def __init__(self, device: str, create: Callable[[str], nn.Module] = create_network) -> None:
+        self.device, self.create = device, create
+        self.networks: dict[str, nn.Module] = {}
+        self.ready: dict[Contender, Forward] = {}
+        self.steps: dict[Contender, tuple[Callable[[], Any], float]] = {}
+
+    def network(self, name: str) -> nn.Module:
+        """The plain network, its norms as after training."""
+        if name not in self.networks:
+            generator = torch.Generator().manual_seed(1)
+            images = torch.randn(2, 3, 224, 224, generator=generator)  # the one size that pytorchcv's networks take
+            self.networks[name] = live_in(self.create(name), images).to(self.device)
+        return self.networks[name]
+
+    def images(self, group: Group) -> torch.Tensor:
+        """The group's batch."""
+        generator = torch.Generator().manual_seed(2)
+        images = torch.randn(group.batch_size, 3, group.img_size, group.img_size, generator=generator)
+        return images.to(self.device)
+
+    def forward(self, contender: Contender, images: torch.Tensor) -> Forward:
+        """The contender, ready for images like these."""
+        if contender not in self.ready:
+            self.ready[contender] = build(contender, self.network(contender.network), images)
+        return self.ready[contender]
+
+    def keep(self, contenders: Iterable[Contender]) -> None:
+        """Drop all others, and those that are ready for one shape only."""
+        kept = set(contenders)
+        self.ready = {c: run for c, run in self.ready.items() if c in kept and c.path not in FIXED_SHAPE}
+        self.steps = {c: step for c, step in self.steps.items() if c in kept}
+        names = {contender.network for contender in kept}
+        self.networks = {name: model for name, model in self.networks.items() if name in names}
+
+    def prepare(self, contender: Contender, group: Group) -> tuple[Callable[[], Any], float | None]:
+        """The call to time, and its relative error against the plain network's logits; none for the floor."""
+        images = self.images(group)
+        mine = images_for(contender, images)
+        call = partial(self.forward(contender, mine), mine)
+        if contender.path == "convolutions":
+            return call, None
+        with torch.no_grad():
+            return call, relative_error(call(), self.network(contender.network)(images))
+
+    def prepare_step(self, contender: Contender, group: Group) -> tuple[Callable[[], Any], float]:
+        """The training step to time, and its first loss's relative error against the plain network's."""
+        if contender not in self.steps:
+            images, model = self.images(group), self.network(contender.network)
+            loss = TrainingStep(Contender(contender.network, layout="contiguous"), model, images)()
+            call = TrainingStep(contender, model, images)
+            self.steps[contender] = call, relative_error(call(), loss)
+        return self.steps[contender]
+
+
+def tolerance_of(contender: Contender, device: str) -> float:
+    """Greatest relative error with which a contender is timed."""
+    return TOLERANCES[device].get(contender.dtype, HALF_TOLERANCE)
+
+
+def measure(bench: Bench, part: str, group: Group, rounds: int) -> list[dict[str, Any]]:
+    """A row for each contender of the group, timed or with the reason why not."""
+    calls: dict[Contender, Callable[[], Any]] = {}
+    rows: dict[Contender, dict[str, Any]] = {}
+    for contender in group.contenders:
+        row = rows[contender] = {
+            "part": part, "network": contender.network, "path": contender.path, "layout": contender.layout,
+            "dtype": contender.dtype, "allocator": group.allocator, "batch_size": group.batch_size,
+            "img_size": group.img_size, "device": bench.device, "threads": torch.get_num_threads(), "rounds": rounds,
+            "status": "timed",
+        }  # fmt: skip
+        try:
+            row["gmacs"] = gmacs_of(bench.network(contender.network), group.img_size)
+            prepare = bench.prepare_step if part == "train" else bench.prepare
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="torch.compile found no working compiler")
+                call, row["relative_error"] = prepare(contender, group)
+        except MissingPackageError as error:
+            row.update(status="skipped", reason=str(error))
+        except Exception as error:  # a compiler or a runtime may fail in any way: reported, and the others go on
+            row.update(status="failed", reason=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+        else:
+            allowed = tolerance_of(contender, bench.device)
+            if row["relative_error"] is None or row["relative_error"] <= allowed:
+                calls[contender] = call
+            else:
+                row.update(status="wrong", reason=f"relative error {row['relative_error']:.2g}, over {allowed:g}")
+        print(f"{contender.name}: {row.get('reason', 'ready')}", file=sys.stderr, flush=True)
+    for contender, seconds in interleaved(calls, rounds, bench.device).items():
+        row, middle = rows[contender], median(seconds)
+        row.update(ms=1e3 * middle, ms_min=1e3 * min(seconds), ms_max=1e3 * max(seconds))
+        row["images_per_second"] = group.batch_size / middle
+        row["ms_per_gmac"] = 1e3 * middle / group.batch_size / row["gmacs"]
+    return list(rows.values())
+
+
+def add_ratios(rows: Sequence[dict[str, Any]]) -> None:
+    """Fill in the share of the floor and the ratios to pytorchcv, each at the same batch and input size.
+
+    ``floor_share`` and ``vs_pytorchcv`` (eager, contiguous, float32: as its users run it) compare within one state of
+    the allocator; ``vs_pytorchcv_default`` compares with pytorchcv's at the allocator as it comes, which is its users'.
+    """
+    timed = [row for row in rows if row["status"] == "timed"]
+    floors: dict[tuple, float] = {}
+    ports: dict[tuple, float] = {}
+    for row in timed:
+        where = (row["batch_size"], row["img_size"], row["allocator"])
+        if row["path"] == "convolutions":
+            floors[(row["network"], row["dtype"], *where)] = row["images_per_second"]
+        as_users = (row["path"], row["layout"], row["dtype"]) == ("eager", "contiguous", "float32")
+        if as_users and row["network"].startswith(PYTORCHCV):
+            ports.setdefault(where, row["images_per_second"])
+    for row in timed:
+        batch, side, allocator = row["batch_size"], row["img_size"], row["allocator"]
+        dtype = "float32" if row["dtype"] == "float32" else "bfloat16"
+        references = {
+            "floor_share": floors.get((convolutions_of(row["network"]), dtype, batch, side, allocator)),
+            "vs_pytorchcv": ports.get((batch, side, allocator)),
+            "vs_pytorchcv_default": ports.get((batch, side, DEFAULT)),
+        }
+        ratios = {column: row["images_per_second"] / speed for column, speed in references.items() if speed}
+        row.update(ratios)
+
+
+def run_part(bench: Bench, part: str, groups: Sequence[Group], rounds: int) -> list[dict[str, Any]]:
+    """Rows of all groups, with their ratios."""
+    rows = []
+    for index, group in enumerate(groups):
+        if group.allocator == RETAINED and not retain():
+            group = replace(group, allocator="not retained")
+        rows += measure(bench, part, group, rounds)
+        bench.keep(groups[index + 1].contenders if index + 1 < len(groups) else ())
+    add_ratios(rows)
+    return rows
+
+
+def retain() -> bool:
+    """Let the process retain freed memory; false where the platform can't."""
+    from timm_resattn.optimize import retain_freed_memory
+
+    return retain_freed_memory()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=(*PARTS, "all"), default="main", help="default: main")
+    parser.add_argument("--profile", nargs="+", metavar="CONTENDER", help="list operators of these instead of timing")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="only contenders with one of these in their names")
+    parser.add_argument("--model", default="resattn56", help="default: resattn56")
+    parser.add_argument("--batch-size", type=int, metavar="B", help="default: 8, to train 16, on a GPU 128")
+    parser.add_argument("--img-size", type=int, default=224, metavar="S", help="default: 224")
+    parser.add_argument("--rounds", type=int, default=7, metavar="R", help="at least 5; default: 7")
+    parser.add_argument("--threads", type=int, metavar="N", help="of each contender; default: torch's")
+    parser.add_argument("--device", choices=tuple(BATCH_SIZES), default="cpu", help="default: cpu")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="default: benchmarks/results")
+    return parser
+
+
+def command_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+    """The command that repeats this run."""
+    words = [COMMAND]
+    for name, value in vars(args).items():
+        if value != parser.get_default(name) and name != "out":
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return " ".join(words)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what can't be measured, before anything is.
+
+    Raises:
+        ValueError: An argument is not what it may be.
+        MissingPackageError: matplotlib is not installed.
+    """
+    if args.rounds < LEAST_ROUNDS:
+        raise ValueError(f"--rounds must be at least {LEAST_ROUNDS}; got {args.rounds}")
+    for name, least in (("batch_size", 1), ("img_size", 32), ("threads", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}; got {value}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no GPU is there")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out} is no folder")
+    with torch.device("meta"):
+        create_network(args.model)
+    own_settings = args.only or args.batch_size or (args.model, args.img_size) != ("resattn56", 224)
+    if args.out.resolve() == RESULTS and own_settings and not args.profile:
+        raise ValueError("give --out DIR: benchmarks/results holds the results of the default settings only")
+    if args.out.resolve() == RESULTS:
+        with_block(README.read_text(), COMMAND, "")
+    require("matplotlib")
+
+
+def record(args: argparse.Namespace, key: str, command: str, names: Iterable[str]) -> None:
+    """Add the circumstances of a part to throughput.json."""
+    path = args.out / "throughput.json"
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    content[key] = {"command": command, **provenance(PACKAGES), "files": list(names)}
+    write_json(path, content)
+
+
+def write_results(args: argparse.Namespace, suffix: str, command: str, rows: list[dict[str, Any]]) -> None:
+    """Write a part's files, and the table of the numbers to reach as it stands now."""
+    stem = f"throughput_{args.part}{suffix}"
+    write_csv(args.out / f"{stem}.csv", FIELDS, rows)
+    plot(args.part, read_csv(args.out / f"{stem}.csv"), args.out / f"{stem}.png")
+    record(args, args.part + suffix, command, (f"{stem}.csv", f"{stem}.png"))
+    write_csv(args.out / f"throughput_targets{suffix}.csv", TARGET_FIELDS, targets(args.out, suffix))
+    if args.out.resolve() == RESULTS:
+        write_block(COMMAND, as_markdown(args.out))
+
+
+def run_profile(args: argparse.Namespace, suffix: str, command: str, groups: Sequence[Group]) -> None:
+    """Print and write the operators of the contenders asked for.
+
+    Raises:
+        ValueError: One of them is none of the part's.
+    """
+    group = groups[-1]
+    known = {contender.name: contender for contender in group.contenders}
+    for name in args.profile:
+        if name not in known:
+            raise ValueError(f"--profile takes {', '.join(known)}; got {name!r}")
+    torch._inductor.config.cpp.enable_kernel_profile = True  # names for the compiler's own kernels
+    if group.allocator == RETAINED:
+        retain()
+    bench, rows = Bench(args.device), []
+    for name in args.profile:
+        prepare = bench.prepare_step if args.part == "train" else bench.prepare
+        call, _ = prepare(known[name], group)
+        rows += [{"contender": name, **row} for row in operators(call, args.device)]
+        bench.keep(())
+    path = args.out / f"throughput_profile{suffix}.csv"
+    write_csv(path, PROFILE_FIELDS, rows)
+    record(args, f"profile{suffix}", command, (path.name,))
+    for row in rows:
+        print(f"{row['contender']}  {row['ms']:8.2f} ms  {row['share']:6.1%}  {row['calls']:4d}x  {row['operator']}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        check(args)
+        if args.part == "all":
+            words = sys.argv[1:] if argv is None else argv
+            commands = [[sys.executable, "-m", "benchmarks.throughput", *words, "--part", part] for part in PARTS]
+            return max(subprocess.run(command).returncode for command in commands)
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        # one compiled network more or less must not turn another one's into an eager one
+        torch._dynamo.config.recompile_limit = 100
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        sizes = TRAIN_BATCH_SIZES if args.part == "train" else BATCH_SIZES
+        groups = plan(args.part, args.model, args.batch_size or sizes[args.device], args.img_size, args.device)
+        if args.only:
+            groups = [group.only(*args.only) for group in groups]
+            if not any(group.contenders for group in groups):
+                raise ValueError(f"--only {' '.join(args.only)}: no contender has that in its name")
+        suffix, command = "_cuda" if args.device == "cuda" else "", command_of(parser, args)
+        if args.profile:
+            run_profile(args, suffix, command, groups)
+            return 0
+    except (ValueError, MissingPackageError) as error:
+        parser.error(str(error))
+    rows = run_part(Bench(args.device), args.part, groups, args.rounds)
+    write_results(args, suffix, command, rows)
+    print(as_markdown(args.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
