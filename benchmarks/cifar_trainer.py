@@ -317,7 +317,7 @@ def check_same_run(saved: dict[str, Any], run: Run, step: int, steps_per_epoch: 
     raise ValueError(f"the checkpoint is of another run: it has {told}")
 
 
-def save_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` write a file beside ``path``, then put it in its place."""
     partial = path.with_name(path.name + ".part")
     write(partial)

@@ -115,12 +115,12 @@ def table_markdown(number: str, rows: Sequence[Row]) -> str:
     lines += ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     for row in table.rows():
         cells = [found.get((row, name)) for name in columns]
-        if not any(cells):
+        if not any(cell is not None for cell in cells):
             continue
         texts = [row]
         if sizes:
-            cell = next(cell for cell in cells if cell)
-            texts += [f"{cell.paper_parameters}M", f"{int(of_cell(rows, cell)[0]['parameters']) / 1e6:.2f}M"]
+            first = next(cell for cell in cells if cell is not None)
+            texts += [f"{first.paper_parameters}M", f"{int(of_cell(rows, first)[0]['parameters']) / 1e6:.2f}M"]
         for cell in cells:
             texts += [f"{cell.paper:.2f}", f"{error_of(rows, cell):.2f}"] if cell else ["", ""]
         lines.append("| " + " | ".join(texts) + " |")

@@ -26,6 +26,7 @@ from timm.scheduler import create_scheduler_v2
 from tqdm import tqdm
 
 from benchmarks.cifar_data import load_cifar, normalize, random_crop_flip
+from benchmarks.cifar_trainer import error_percent
 from benchmarks.provenance import ROOT, provenance, write_json
 from benchmarks.readme import write_block
 from timm_resattn.checkpoints import transplant_trunk
@@ -37,14 +38,11 @@ BATCH_SIZE = 128
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-@torch.inference_mode()
-def error_percent(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    model.eval()
-    wrong = 0
-    for batch, target in zip(images.split(500), labels.split(500), strict=True):
-        with torch.autocast(images.device.type, torch.bfloat16):
-            wrong += int((model(normalize(batch)).argmax(1) != target).sum())
-    return 100 * wrong / len(labels)
+def test_error(model: torch.nn.Module, data: dict) -> float:
+    """Error in percent on the test images, in mixed precision as in training."""
+    images, labels = data["test"]
+    with torch.autocast(images.device.type, torch.bfloat16):
+        return error_percent(model, images, labels)
 
 
 def train(model: torch.nn.Module, data: dict, epochs: int, lr: float, name: str) -> list[dict[str, float]]:
@@ -56,7 +54,7 @@ def train(model: torch.nn.Module, data: dict, epochs: int, lr: float, name: str)
         optimizer, sched="cosine", num_epochs=epochs, warmup_epochs=1, warmup_lr=lr / 10, step_on_epochs=False,
         updates_per_epoch=steps,
     )  # fmt: skip
-    curve = [{"epoch": 0, "test_error": error_percent(model, *data["test"])}]
+    curve = [{"epoch": 0, "test_error": test_error(model, data)}]
     for epoch in range(epochs):
         model.train()
         start, loss_sum = time.perf_counter(), 0.0
@@ -74,7 +72,7 @@ def train(model: torch.nn.Module, data: dict, epochs: int, lr: float, name: str)
         curve.append(
             {
                 "epoch": epoch + 1,
-                "test_error": error_percent(model, *data["test"]),
+                "test_error": test_error(model, data),
                 "train_loss": round(loss_sum / steps, 4),
                 "seconds": round(seconds, 1),
             }

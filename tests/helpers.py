@@ -1,5 +1,8 @@
 """Small networks and comparisons that several test files share."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,3 +41,11 @@ def live_in(model: nn.Module, seed: int = 0) -> nn.Module:
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
     """Euclidean norm of the difference by that of ``b``."""
     return ((a - b).norm() / b.norm()).item()
+
+
+def random_cifar(folder: Path, train: int, test: int) -> None:
+    """Write ``train.npz`` and ``test.npz`` with so many random images; the labels go round."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("test", test)):
+        images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        np.savez(folder / f"{split}.npz", images=images, labels=np.arange(count) % 10)

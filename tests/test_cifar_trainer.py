@@ -6,10 +6,10 @@ import signal
 from dataclasses import asdict, fields
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import timm
 import torch
+from helpers import random_cifar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -37,13 +37,7 @@ needs_wsd = pytest.mark.skipif(not hasattr(timm.scheduler, "WSDLRScheduler"), re
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 70), ("test", 30)):
-        np.savez(
-            folder / f"{split}.npz",
-            images=rng.integers(0, 256, (count, 32, 32, 3), np.uint8),
-            labels=np.arange(count) % 10,
-        )
+    random_cifar(folder, 70, 30)
     return folder
 
 

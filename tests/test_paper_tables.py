@@ -11,10 +11,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
+from helpers import random_cifar
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -87,13 +87,7 @@ def test_tables_share_their_runs(tmp_path):
 
 @pytest.fixture
 def data(tmp_path):
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 40), ("test", 20)):
-        np.savez(
-            tmp_path / f"{split}.npz",
-            images=rng.integers(0, 256, (count, 32, 32, 3), np.uint8),
-            labels=np.arange(count) % 10,
-        )
+    random_cifar(tmp_path, 40, 20)
     return tmp_path
 
 
