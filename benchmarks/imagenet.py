@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cifar_trainer import save_atomically
-from benchmarks.paper_results import RESULTS, read_rows
+from benchmarks.files import read_csv
+from benchmarks.paper_results import RESULTS
 from benchmarks.provenance import ROOT
 from benchmarks.readme import with_block
 
@@ -55,7 +56,7 @@ def as_markdown(rows: Sequence[dict[str, str]]) -> str:
 
 
 def main(throughput: Path = THROUGHPUT, page: Path = PAGE) -> None:
-    text = with_block(page.read_text(), COMMAND, as_markdown(read_rows(throughput)))
+    text = with_block(page.read_text(), COMMAND, as_markdown(read_csv(throughput)))
     save_atomically(page, lambda path: path.write_text(text))
     print(f"{page.name}: written")
 

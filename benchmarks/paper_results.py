@@ -1,13 +1,12 @@
 """Lines of the paper's tables as we measured them: one a network and seed, all of a file at one schedule."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cifar_trainer import Run, save_atomically
+from benchmarks.cifar_trainer import Run
+from benchmarks.files import as_text, read_csv, write_csv
 from benchmarks.paper_tables import Cell
 from benchmarks.provenance import ROOT
 
@@ -51,14 +50,6 @@ def row_of(table: str, cell: Cell, folder: Path, run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Lines of a results file, none if there is no such file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def images_seen(schedule: str) -> int:
     """Training images that a network of that schedule sees, counted each time."""
     values = json.loads(schedule)
@@ -74,7 +65,7 @@ class Results:
 
     def __init__(self, path: Path, fields: Sequence[str], schedule: str, replace: bool = False) -> None:
         self.path, self.fields = path, fields
-        rows = read_rows(path)
+        rows = read_csv(path)
         longer = any(images_seen(row["schedule"]) > images_seen(schedule) for row in rows)
         if longer and not replace:
             raise ValueError(
@@ -84,11 +75,6 @@ class Results:
 
     def add(self, row: dict[str, Any]) -> None:
         """Put a line in, in place of an earlier one of the same network and seed, and write the file."""
-        line = {name: "" if row[name] is None else str(row[name]) for name in self.fields}
+        line = {name: as_text(row[name]) for name in self.fields}
         self.rows = [old for old in self.rows if any(old[key] != line[key] for key in KEY)] + [line]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        save_atomically(self.path, lambda path: path.write_text(text.getvalue()))
+        write_csv(self.path, self.fields, self.rows)

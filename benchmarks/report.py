@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks.cifar_recipes import Recipe
 from benchmarks.cifar_trainer import Run, save_atomically
-from benchmarks.paper_results import RESULTS, STAGES, read_rows
+from benchmarks.files import read_csv, write_figure
+from benchmarks.paper_results import RESULTS, STAGES
 from benchmarks.paper_tables import FIGURE4, TABLES, Cell, Table
 from benchmarks.readme import write_block
 
@@ -166,7 +167,7 @@ def plot_table(number: str, rows: Sequence[Row], path: Path) -> None:
         title=f"Table {number}: {TABLES[number].title}, {count(int(rows[0]['epochs']), 'epoch')}",
     )
     axes.legend()
-    save_atomically(path, lambda part: figure.savefig(part, dpi=120, format="png"))
+    write_figure(path, figure)
 
 
 def plot_figure(rows: Sequence[Row], path: Path) -> None:
@@ -178,7 +179,7 @@ def plot_figure(rows: Sequence[Row], path: Path) -> None:
     axes.set_xticks((1, 2, 3))
     axes.set(xlabel="stage", ylabel="mean |response|, relative", title="Figure 4")
     axes.legend()
-    save_atomically(path, lambda part: figure.savefig(part, dpi=120, format="png"))
+    write_figure(path, figure)
 
 
 def _figure(groups: int) -> Any:
@@ -212,7 +213,7 @@ def main(argv: list[str] | None = None) -> None:
 def read_results(folder: Path) -> dict[str, list[Row]]:
     """Lines of each table's file by its number, and of Figure 4's under ``figure``; those that there are."""
     paths = {number: folder / f"table_{number}.csv" for number in TABLES} | {"figure": folder / "figure_4.csv"}
-    return {name: rows for name, path in paths.items() if (rows := read_rows(path))}
+    return {name: rows for name, path in paths.items() if (rows := read_csv(path))}
 
 
 if __name__ == "__main__":

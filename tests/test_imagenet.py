@@ -38,7 +38,7 @@ def test_the_page_is_in_step():
     from benchmarks.readme import with_block
 
     text = imagenet.PAGE.read_text()
-    block = imagenet.as_markdown(imagenet.read_rows(imagenet.THROUGHPUT))
+    block = imagenet.as_markdown(imagenet.read_csv(imagenet.THROUGHPUT))
     assert with_block(text, imagenet.COMMAND, block) == text, f"run {imagenet.COMMAND}"
 
 

@@ -1,6 +1,5 @@
 """The paper's tables again: what they hold, how they are run, rendered and shipped."""
 
-import csv
 import json
 import math
 import re
@@ -99,7 +98,7 @@ def table_arguments(data, *more):
 def test_a_table_from_its_command_to_its_report(data, capfd):
     assert paper.main(["--table", "4", *table_arguments(data)]) == 0
     path = data / "results" / "table_4.csv"
-    rows = paper_results.read_rows(path)
+    rows = paper_results.read_csv(path)
     assert [(row["column"], row["paper_error"]) for row in rows] == [
         ("local convolutions", "6.48"),
         ("encoder-decoder", "5.52"),
@@ -116,7 +115,7 @@ def test_a_table_from_its_command_to_its_report(data, capfd):
     assert path.read_bytes() == first
     assert [result.stat().st_mtime_ns for result in results] == times
     assert paper.main(["--table", "1", *table_arguments(data, "--max-seconds", 0)]) == 0
-    assert [row["column"] for row in paper_results.read_rows(data / "results" / "table_1.csv")] == ["mixed"]  # shared
+    assert [row["column"] for row in paper_results.read_csv(data / "results" / "table_1.csv")] == ["mixed"]  # shared
     assert "2 of 3 runs are not at their end; the same command goes on" in capfd.readouterr().err
 
     report.main(["--results-dir", str(data / "results")])
@@ -234,7 +233,7 @@ def test_lines_of_one_schedule_only(tmp_path):
         results.add(line("1", cell, error, seed))
     results = paper_results.Results(path, paper_results.FIELDS, schedule())
     results.add(line("1", third, 5.0))
-    assert [(row["column"], row["seed"], row["error"]) for row in paper_results.read_rows(path)] == [
+    assert [(row["column"], row["seed"], row["error"]) for row in paper_results.read_csv(path)] == [
         ("channel", "0", "8.0"), ("mixed", "1", "7.0"), ("mixed", "0", "6.0"), ("spatial", "0", "5.0"),
     ]  # fmt: skip
     for shorter in (schedule(epochs=1), schedule(images=1000)):
@@ -242,7 +241,7 @@ def test_lines_of_one_schedule_only(tmp_path):
             paper_results.Results(path, paper_results.FIELDS, shorter)
         assert paper_results.Results(path, paper_results.FIELDS, shorter, replace=True).rows == []
     assert paper_results.Results(path, paper_results.FIELDS, schedule(epochs=3)).rows == []
-    assert len(paper_results.read_rows(path)) == 4  # nothing is lost before there is something to put there
+    assert len(paper_results.read_csv(path)) == 4  # nothing is lost before there is something to put there
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -329,9 +328,9 @@ def test_figure_4_from_runs_to_report(data, tmp_path):
         result |= dict(held_out="test, 20 images", hardware=dict(cpu="c", threads=1, gpu=None))
         (folder / "result.json").write_text(json.dumps(result | dict(versions=dict(torch="2", timm="1"))))
     assert paper.main(["--figure", "4", *table_arguments(data)]) == 0
-    rows = paper_results.read_rows(data / "results" / "figure_4.csv")
+    rows = paper_results.read_csv(data / "results" / "figure_4.csv")
     assert [row["column"] for row in rows] == ["ARL", "NAL", "ResNet-164"]
-    assert all(row["stage_1"] == "1.0" and float(row["stage_3"]) > 0 for row in rows)
+    assert all(row["stage_1"] == "1" and float(row["stage_3"]) > 0 for row in rows)
     assert [row["paper_stage_3"] for row in rows] == ["0.3", "0.01", "0.31"]
     report.main(["--results-dir", str(data / "results")])
     assert "| NAL | 1.00 / 0.02 / 0.01 | 1.00 / " in (data / "results" / "paper_tables.md").read_text()
@@ -413,8 +412,7 @@ def test_files_that_do_not_ship(tmp_path):
 
 
 def test_results_that_are_kept_have_their_circumstances():
-    for path in sorted(paper_results.RESULTS.glob("table_*.csv")) + sorted(paper_results.RESULTS.glob("figure_4.csv")):
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+    for path in (*paper_results.RESULTS.glob("table_*.csv"), *paper_results.RESULTS.glob("figure_4.csv")):
+        rows = paper_results.read_csv(path)
         assert rows and len({row["schedule"] for row in rows}) == 1, path
         assert all(row["command"] and row["commit"] and row["cpu"] and row["seed"] for row in rows), path
