@@ -140,6 +140,9 @@ def test_gradient_checkpointing_changes_nothing_but_memory(unit_args):
         net(x).square().sum().backward()
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-5)
+    for (name, a), b in zip(model.named_buffers(), twin.buffers(), strict=True):
+        assert torch.equal(a, b), f"{name}: recomputing must not count a batch twice"
+    assert all(norm.momentum == 0.1 for norm in twin.modules() if isinstance(norm, torch.nn.BatchNorm2d))
     twin.set_grad_checkpointing(False)
     assert not any(stage.grad_checkpointing for stage in twin.stages)
 
@@ -230,15 +233,19 @@ def test_compile_without_graph_break(options):
         assert torch.allclose(compiled(x), model(x), rtol=1e-4, atol=1e-4)
 
 
-def test_compiled_training_step():
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_training_step(checkpointing):
     torch._dynamo.reset()
     model = tiny().train()
     twin = copy.deepcopy(model)
+    twin.set_grad_checkpointing(checkpointing)
     x = torch.randn(4, 3, 16, 16)
     for net in (model, torch.compile(twin, backend="aot_eager", fullgraph=True)):
         net(x).square().sum().backward()
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(p.grad, q.grad, rtol=1e-3, atol=1e-4 * p.grad.abs().max().item() + 1e-6)
+    for (name, a), b in zip(model.named_buffers(), twin.buffers(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6), name
 
 
 def test_export_with_dynamic_shapes(unit_args):

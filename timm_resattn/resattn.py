@@ -13,10 +13,10 @@ The ImageNet networks follow the authors' published Caffe definitions layer by l
 """
 
 from collections import OrderedDict
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -25,10 +25,11 @@ from timm.layers import (
     calculate_drop_path_rates,
     create_conv2d,
     get_device_dtype,
+    use_reentrant_ckpt,
 )
 from timm.models import (
     build_model_with_cfg,
-    checkpoint_seq,
+    checkpoint,
     generate_default_cfgs,
     get_pretrained_cfg,
     named_apply,
@@ -50,6 +51,30 @@ __all__ = ["ResAttn"]  # register_model adds each entrypoint
 
 STEM_TYPES = ("imagenet", "cifar")
 POOL_TYPES = ("", "avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax")
+
+
+@contextmanager
+def _keep_statistics(module: nn.Module) -> Iterator[None]:
+    """Within, training leaves running statistics as they are."""
+    norms: List[Any] = [m for m in module.modules() if getattr(m, "track_running_stats", False)]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, num_batches in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches
+
+
+def _checkpoint(blocks: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    """Gradient checkpointing of each block; the norms count a batch once, not again when it is recomputed."""
+    # compiled code updates them once by itself, and reentrant checkpointing knows no context
+    plain = torch.compiler.is_compiling() or use_reentrant_ckpt()
+    for block in blocks:
+        context: Dict[str, Any] = {"context_fn": lambda block=block: (nullcontext(), _keep_statistics(block))}
+        x = checkpoint(block, x, **({} if plain else context))
+    return x
 
 
 class ResAttnStage(nn.Module):
@@ -102,7 +127,7 @@ class ResAttnStage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint_seq(self.blocks, x)
+            return _checkpoint(self.blocks, x)
         return self.blocks(x)
 
 
