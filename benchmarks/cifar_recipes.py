@@ -147,9 +147,10 @@ def create_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per
         "onecycle": dict(sched="poly", decay_rate=1.0, warmup_prefix=True),
         "wsd": dict(sched="wsd", decay_epochs=recipe.decay_span, decay_fn="linear"),
     }
-    prefix = recipe.warmup_epochs if recipe.sched == "onecycle" else 0
+    warmup = recipe.warmup_epochs if recipe.warmup_epochs * steps_per_epoch >= 1 else 0  # less is no update
+    prefix = warmup if recipe.sched == "onecycle" else 0
     scheduler, _ = create_scheduler_v2(
-        optimizer, num_epochs=epochs - prefix, warmup_epochs=recipe.warmup_epochs, warmup_lr=recipe.lr / 100,
+        optimizer, num_epochs=epochs - prefix, warmup_epochs=warmup, warmup_lr=recipe.lr / 100,
         step_on_epochs=False, updates_per_epoch=steps_per_epoch, **kinds[recipe.sched],
     )  # fmt: skip
     return scheduler

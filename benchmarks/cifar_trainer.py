@@ -214,6 +214,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         return {
             "run": self.run.as_dict(),
+            "training_images": len(self.data.labels),
             "step": self.step,
             "log": self.log,
             "sessions": self.sessions,
@@ -225,6 +226,10 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint; raises a `ValueError` if it is of another run."""
+        if state["training_images"] != len(self.data.labels):
+            raise ValueError(
+                f"the checkpoint is of a run on {state['training_images']} images, not on {len(self.data.labels)}"
+            )
         check_same_run(state["run"], self.run, state["step"], self.steps_per_epoch)
         self.model.load_state_dict(state["state_dict"])
         if self.ema:
@@ -391,6 +396,6 @@ def write_result(trainer: Trainer, out: Path) -> dict[str, Any]:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Content of a checkpoint, on the CPU; raises a `ValueError` if it can't be read or is something else."""
     state = read_file(path)
-    if not {"run", "step", "optimizer"} <= state.keys():
+    if not {"run", "training_images", "optimizer"} <= state.keys():
         raise ValueError(f"{path} is no checkpoint of benchmarks.cifar.")
     return state

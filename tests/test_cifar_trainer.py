@@ -359,6 +359,15 @@ def test_runs_are_not_mixed_up(train, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_a_run_goes_on_with_its_own_data_only(train, tmp_path, capsys):
+    train("--epochs", 3, "--max-seconds", 0)
+    (tmp_path / "more").mkdir()
+    random_cifar(tmp_path / "more", 71, 30)
+    with pytest.raises(SystemExit, match="2"):
+        train("--epochs", 3, "--resume", data_dir=tmp_path / "more")
+    assert "the checkpoint is of a run on 70 images, not on 71" in capsys.readouterr().err
+
+
 class Payload:
     def __reduce__(self):
         return print, ("run",)
