@@ -1,5 +1,6 @@
 """CIFAR on the device: the whole set as uint8 tensors, augmented there in batches."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -157,9 +158,16 @@ def cutout(images: torch.Tensor, size: int) -> torch.Tensor:
     return images * (outside(height)[:, :, None] | outside(width)[:, None, :])[:, None]
 
 
+@cache
+def _channel_constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation on the device, ``(1, 3, 1, 1)`` in units of 0 to 255, copied there once."""
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+    return mean, std
+
+
 def normalize(images: torch.Tensor) -> torch.Tensor:
     """From uint8 to the networks' input: ``(x / 255 - mean) / std`` per channel, channels_last."""
-    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+    mean, std = _channel_constants(images.device)
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 

@@ -252,6 +252,25 @@ def test_a_finished_run_is_left_as_it_is(train, tmp_path):
     assert (tmp_path / "out" / "result.json").read_bytes() == before
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("mixup", [0.0, 0.3])
+def test_an_update_never_waits_for_the_gpu(data, mixup):
+    recipe = Recipe(batch_size=16, epochs=3, mixup=mixup, cutout=4)
+    device = torch.device("cuda")
+    run = Run(MODEL, recipe)
+    training, updates = trainer.Trainer(run, trainer.load_data(run, data, device), device), iter(range(STEPS))
+
+    def watch():
+        update = next(updates)
+        torch.cuda.set_sync_debug_mode("error" if update in (1, 2) else "default")
+        return update == STEPS - 1
+
+    try:
+        assert training.epoch(watch) is None and training.step == STEPS - 1
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 # --- what it writes
 
 
