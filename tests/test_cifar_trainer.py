@@ -255,7 +255,7 @@ def test_a_finished_run_is_left_as_it_is(train, tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("mixup", [0.0, 0.3])
 def test_an_update_never_waits_for_the_gpu(data, mixup):
-    recipe = Recipe(batch_size=16, epochs=3, mixup=mixup, cutout=4)
+    recipe = Recipe(batch_size=16, epochs=3, mixup=mixup, cutout=4, ema_every=1)
     device = torch.device("cuda")
     run = Run(MODEL, recipe)
     training, updates = trainer.Trainer(run, trainer.load_data(run, data, device), device), iter(range(STEPS))
