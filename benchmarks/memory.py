@@ -15,6 +15,7 @@ another folder, ``--out``. On a GPU the files' names end in ``_cuda``.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -80,8 +81,8 @@ def measure_apart(task: str, contender: Contender, batch_size: int, img_size: in
     command += ["--batch-size", str(batch_size), "--img-size", str(img_size)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        return {"status": "failed", "reason": lines[-1][:200]}
+        errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", done.stderr, re.MULTILINE)
+        return {"status": "failed", "reason": errors[-1][:200] if errors else f"exit status {done.returncode}"}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

@@ -1,17 +1,60 @@
 """Where a contender's time goes: its operators, by torch's profiler."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-PROFILE_FIELDS = ("contender", "operator", "shapes", "calls", "ms", "share")
+PROFILE_FIELDS = ("contender", "kind", "operator", "shapes", "calls", "ms", "share")
 FORWARDS = 5
 LEAST_SHARE = 0.002
+# the first pattern in an operator's name decides; a compiled kernel, which does several things, goes by its costliest
+KINDS = {
+    "convolutions": "conv",
+    "interpolation": "upsample|unsafe_index",
+    "pooling": "max_pool",
+    "norms and activations": "batch_norm|relu|clamp_min|sigmoid",
+    "sums and products": "addcmul|add_|mul_|::add|::mul",
+    "classifier": "linear|addmm|mean|mm$",
+}
+OTHER = "other"
+KIND_NAMES = (*KINDS, OTHER)
+DEPTHWISE = re.compile(r"\b(\d+)x1x1x1\b")
+
+
+def kind_of(operator: str, shapes: str) -> str:
+    """What an operator does: one of `KIND_NAMES`.
+
+    A depthwise 1x1 convolution computes no more than a norm, for which `optimize_for_inference` uses it.
+    """
+    kind = next((kind for kind, pattern in KINDS.items() if re.search(pattern, operator)), OTHER)
+    if kind == "convolutions" and DEPTHWISE.search(shapes):
+        return "norms and activations"
+    return kind
+
+
+def by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Milliseconds of each kind for each contender."""
+    times: dict[str, dict[str, float]] = {}
+    for row in rows:
+        kinds = times.setdefault(row["contender"], dict.fromkeys(KIND_NAMES, 0.0))
+        kinds[row["kind"]] += float(row["ms"])
+    return times
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Milliseconds of each kind, and the share of the contender's time, as Markdown."""
+    lines = ["| ms of a batch | " + " | ".join(KIND_NAMES) + " | all |", "|---|" + "---:|" * (len(KIND_NAMES) + 1)]
+    for contender, kinds in by_kind(rows).items():
+        total = sum(kinds.values())
+        cells = [f"{time:.0f} ({time / total:.0%})" for time in kinds.values()]
+        lines.append(f"| `{contender}` | " + " | ".join([*cells, f"{total:.0f}"]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def operators(call: Callable[[], object], device: str = "cpu") -> list[dict[str, Any]]:
-    """Operators of one call by falling time of their own: shapes of their inputs, calls, milliseconds, share.
+    """Operators of one call by falling time of their own: kind, shapes of inputs, calls, milliseconds, share.
 
     What takes less than `LEAST_SHARE` of the time is summed up in the last row.
     """
@@ -32,6 +75,7 @@ def operators(call: Callable[[], object], device: str = "cpu") -> list[dict[str,
     total = sum(row["ms"] for row in rows)
     for row in rows:
         row["share"] = row["ms"] / total
+        row["kind"] = kind_of(row["operator"], row["shapes"])
     rows.sort(key=lambda row: -row["ms"])
     shown = [row for row in rows if row["share"] >= LEAST_SHARE]
     rest = [row for row in rows if row["share"] < LEAST_SHARE]
@@ -39,6 +83,7 @@ def operators(call: Callable[[], object], device: str = "cpu") -> list[dict[str,
         *shown,
         {
             "operator": f"({len(rest)} others)",
+            "kind": OTHER,
             "shapes": "",
             "calls": sum(row["calls"] for row in rest),
             "ms": sum(row["ms"] for row in rest),

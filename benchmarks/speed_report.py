@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.contenders import PYTORCHCV
 from benchmarks.files import read_csv, write_figure
 from benchmarks.plans import DEFAULT, RETAINED
+from benchmarks.profiles import as_table as profile_table
 from benchmarks.speed_targets import Target, as_table
 
 COMMAND = "python -m benchmarks.throughput"
@@ -238,6 +239,12 @@ def as_markdown(folder: Path) -> str:
         blocks += [part_markdown(folder, part, suffix) for part in parts]
         if suffix and any((folder / f"throughput_{part}{suffix}.csv").is_file() for part in parts):
             blocks.append(as_table(targets(folder, suffix)))
+        profile = read_csv(folder / f"throughput_profile{suffix}.csv")
+        if profile:
+            blocks += [
+                f"**Where the time goes.** {circumstances(folder, 'profile' + suffix)}\n",
+                profile_table(profile),
+            ]
     return "\n".join(block for block in blocks if block)
 
 

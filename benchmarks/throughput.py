@@ -15,8 +15,8 @@ On a CPU the parts ``main`` and ``train`` measure twice in one process: with the
 
 Writes throughput_PART.csv, .png, throughput.json (circumstances) and the table of the numbers to reach to
 benchmarks/results/ and the README, or to another folder: ``--out`` is needed with other settings than the table's.
-``--profile`` times nothing: it lists the operators of contenders of the part in throughput_profile.csv. On a GPU the
-files' names end in ``_cuda``.
+``--profile`` instead lists the operators of contenders of the part, with their times, in throughput_profile.csv. On a
+GPU the files' names end in ``_cuda``.
 """
 
 import argparse
@@ -51,6 +51,7 @@ from benchmarks.contenders import (
 from benchmarks.files import read_csv, write_csv
 from benchmarks.plans import DEFAULT, PARTS, RETAINED, Group, convolutions_of, plan
 from benchmarks.profiles import PROFILE_FIELDS, operators
+from benchmarks.profiles import as_table as profile_table
 from benchmarks.provenance import ROOT, provenance, write_json
 from benchmarks.readme import README, with_block, write_block
 from benchmarks.speed_report import COMMAND, as_markdown, plot, targets
@@ -329,8 +330,12 @@ def run_profile(args: argparse.Namespace, suffix: str, command: str, groups: Seq
     path = args.out / f"throughput_profile{suffix}.csv"
     write_csv(path, PROFILE_FIELDS, rows)
     record(args, f"profile{suffix}", command, (path.name,))
+    if args.out.resolve() == RESULTS:
+        write_block(COMMAND, as_markdown(args.out))
     for row in rows:
-        print(f"{row['contender']}  {row['ms']:8.2f} ms  {row['share']:6.1%}  {row['calls']:4d}x  {row['operator']}")
+        numbers = f"{row['ms']:8.2f} ms {row['share']:6.1%} {row['calls']:4d}x"
+        print(f"{numbers}  {row['kind']}: {row['operator']} {row['shapes']}")
+    print(profile_table(rows))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from benchmarks.contenders import Contender  # noqa: E402
 from benchmarks.conv_floor import ConvFloor  # noqa: E402
 from benchmarks.files import read_csv, write_csv  # noqa: E402
 from benchmarks.plans import DEFAULT, RETAINED, Group  # noqa: E402
-from benchmarks.profiles import operators  # noqa: E402
+from benchmarks.profiles import PROFILE_FIELDS, kind_of, operators  # noqa: E402
 from benchmarks.speed_targets import Target, as_table  # noqa: E402
 
 FAST = (
@@ -245,6 +245,31 @@ def test_operators_add_up():
     rows = operators(lambda: model(torch.randn(1, 3, 32, 32)))
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert any("conv" in row["operator"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes", "kind"),
+    [
+        ("aten::mkldnn_convolution", "8x64x56x56 64x64x3x3", "convolutions"),
+        ("mkldnn::_convolution_pointwise", "448x256x1x56 256x1x1x1 256", "norms and activations"),
+        ("graph_0_cpp_fused__native_batch_norm_legit_no_training_max_pool2d_with_indices_relu_0", "", "pooling"),
+        ("graph_0_cpp_fused__to_copy__unsafe_index_add_relu_10", "", "interpolation"),
+        ("aten::addcmul", "8x64x56x56", "sums and products"),
+        ("aten::empty", "", "other"),
+    ],
+)
+def test_kinds_of_operators(operator, shapes, kind):
+    assert kind_of(operator, shapes) == kind
+
+
+def test_profile_is_summed_by_kind(tmp_path):
+    rows = [
+        {"contender": "a", "kind": kind, "operator": "x", "calls": 1, "ms": ms, "share": ms / 100}
+        for kind, ms in (("convolutions", 60.0), ("convolutions", 20.0), ("pooling", 20.0))
+    ]
+    write_csv(tmp_path / "throughput_profile.csv", PROFILE_FIELDS, rows)
+    text = speed_report.as_markdown(tmp_path)
+    assert "| `a` | 80 (80%) | 0 (0%) | 20 (20%) | 0 (0%) | 0 (0%) | 0 (0%) | 0 (0%) | 100 |" in text
 
 
 def test_saved_for_backward_counts_each_activation_once():
