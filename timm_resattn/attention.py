@@ -136,14 +136,27 @@ class AttentionModule(nn.Module):
         self.mask = mask
         self.post = nn.Sequential(*[unit_fn() for _ in range(pre_units)])
 
+    def gate(self, trunk: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The mask's product with the trunk, in one pass over memory: ``(1 + M) * T`` or ``M * T``."""
+        return torch.addcmul(trunk, trunk, mask) if self.attn_residual else trunk * mask
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.pre(x)
         trunk = self.trunk(x)
-        if self.mask is None:
-            return self.post(trunk)
-        mask = self.mask(x, trunk)
-        if self.attn_residual:
-            x = torch.addcmul(trunk, trunk, mask)  # (1 + M) * T in one pass over memory
-        else:
-            x = trunk * mask
-        return self.post(x)
+        if self.mask is not None:
+            trunk = self.gate(trunk, self.mask(x, trunk))
+        return self.post(trunk)
+
+    @torch.jit.ignore
+    def forward_parts(self, x: torch.Tensor, run: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """`forward`, each residual unit and the mask called as ``run(part, *args)``, for gradient checkpointing."""
+        for unit in self.pre:
+            x = run(unit, x)
+        trunk = x
+        for unit in self.trunk:
+            trunk = run(unit, trunk)
+        if self.mask is not None:
+            trunk = self.gate(trunk, run(self.mask, x, trunk))
+        for unit in self.post:
+            trunk = run(unit, trunk)
+        return trunk

@@ -2,7 +2,7 @@
 
 Each class here computes what its namesake in `units`, `mask` or `attention` computes in evaluation mode with folded
 norms (`fold`), with these differences: activations and residual sums are part of the convolutions; a unit adds onto its
-input, in place, wherever nothing else reads that; a norm and its activation in front of a unit are one pass; weights
+input, in place, wherever nothing else reads that; the mask comes before the trunk, so that the trunk may, too; weights
 are kept in oneDNN's own layout. The operators are those that torch.compile generates for a CPU, called directly. They
 know no gradients.
 """
@@ -83,32 +83,41 @@ class FusedConv2d(nn.Module):
 
 
 class FusedNormAct(nn.Module):
-    """A batch norm and the activation behind it in one pass, as a depthwise 1x1 convolution.
+    """A batch norm as multiplication and addition, and the activation behind it, in place.
 
-    oneDNN's depthwise kernel goes through memory in order only if a map is one row high, so rows count as images.
+    In bfloat16 both are one pass: a depthwise 1x1 convolution. oneDNN's kernel for that goes through memory in order
+    only if a map is one row high, so rows count as images. In single precision two passes were faster than that one.
 
     Args:
-        norm: A `BatchNormAct2d` with an activation that oneDNN has.
+        norm: A `BatchNormAct2d` with running statistics and an activation that oneDNN has.
     """
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
         chs, dtype = norm.num_features, norm.running_mean.dtype
-        layers = nn.Module()
+        layers: Any = nn.Module()
         layers.norm = norm
         layers.conv = nn.Conv2d(chs, chs, 1, groups=chs, bias=False, device=norm.running_mean.device, dtype=dtype)
         layers.conv.requires_grad_(False).weight.fill_(1.0)
         fold_norm(layers, "conv", "norm")
-        self.conv = FusedConv2d(layers.conv, layers.norm)
+        self.one_pass = dtype == torch.bfloat16
+        if self.one_pass:
+            self.conv = FusedConv2d(layers.conv, layers.norm)
+        else:
+            self.scale = nn.Parameter(layers.conv.weight.view(1, -1, 1, 1), requires_grad=False)
+            self.shift = nn.Parameter(layers.conv.bias.view(1, -1, 1, 1), requires_grad=False)
+            self.act = layers.norm
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.one_pass:
+            return self.act(torch.addcmul(self.shift, x, self.scale))
         batch, chs, height, width = x.shape
         rows = x.permute(0, 2, 3, 1).reshape(batch * height, 1, width, chs).permute(0, 3, 1, 2)
         return self.conv(rows).permute(0, 2, 3, 1).view(batch, height, width, chs).permute(0, 3, 1, 2)
 
 
 def _norm_act(norm: nn.Module) -> nn.Module:
-    """The norm in one pass if it is of the usual kind, else as it is."""
+    """The norm in that form if it is of the usual kind, else as it is."""
     usual = type(norm) is BatchNormAct2d and type(norm.act) in _ACTS and norm.running_mean is not None
     return FusedNormAct(norm) if usual else norm
 

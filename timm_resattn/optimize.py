@@ -62,7 +62,7 @@ def _compile_for_cpu(model: nn.Module, x: torch.Tensor, any_batch: bool) -> Call
 def _compile_for_gpu(model: nn.Module, x: torch.Tensor, any_batch: bool) -> Callable[[torch.Tensor], Any]:
     """torch.compile's program, autotuned, in CUDA graphs; compiles when it is first run."""
     options: Any = {"freezing": True, "max_autotune": True, "triton.cudagraphs": not any_batch}
-    return torch.compile(model, dynamic=any_batch, options=options)
+    return torch.compile(model, fullgraph=True, dynamic=any_batch, options=options)
 
 
 class OptimizedModel(nn.Module):
