@@ -84,15 +84,19 @@ def _fast(model: str, device: str) -> list[Contender]:
     ]
 
 
+def _fastest(device: str) -> str:
+    """The path for the parts of many networks or sizes: on a CPU compiling each takes longer than measuring it."""
+    return "optimized_compiled" if device == "cuda" else "optimized_eager"
+
+
 def _scaling(model: str, device: str) -> tuple[Contender, ...]:
     port = port_of(model)
     return (
         Contender(model, "convolutions"),
         *([Contender(port, layout="contiguous")] if port else []),
         Contender(model),
-        Contender(model, "optimized_eager"),
-        Contender(model, "optimized_compiled"),
-        Contender(model, "optimized_compiled", dtype="bfloat16"),
+        Contender(model, _fastest(device)),
+        Contender(model, _fastest(device), dtype="bfloat16"),
     )
 
 
@@ -153,7 +157,7 @@ def plan(part: str, model: str, batch_size: int, img_size: int, device: str) -> 
     if part == "size":
         return [Group(_scaling(model, device), batch_size, side, last) for side in IMG_SIZES]
     if part == "depth":
-        paths = ("convolutions", "eager", "optimized_eager", "optimized_compiled")
+        paths = ("convolutions", "eager", _fastest(device))
         networks = [f"resattn{depth}" for depth in DEPTHS]
         return [
             Group(tuple(Contender(network, path) for path in paths), batch_size, img_size, last)
@@ -164,8 +168,8 @@ def plan(part: str, model: str, batch_size: int, img_size: int, device: str) -> 
     half = "autocast" if device == "cuda" else "bfloat16"
     contenders = [Contender(others[0], layout="contiguous")]
     contenders += [Contender(network, dtype=dtype) for network in (*ours, *others) for dtype in ("float32", half)]
-    # a CPU takes minutes to compile them: in one type
-    dtypes = ("float32", "bfloat16") if device == "cuda" else ("float32",)
-    contenders += [Contender(network, "optimized_compiled", dtype=dtype) for network in ours for dtype in dtypes]
-    contenders += [Contender(network, "compiled", dtype=dtype) for network in others for dtype in dtypes]
+    dtypes = ("float32", "bfloat16")
+    contenders += [Contender(network, _fastest(device), dtype=dtype) for network in ours for dtype in dtypes]
+    if device == "cuda":
+        contenders += [Contender(network, "compiled", dtype=dtype) for network in others for dtype in dtypes]
     return [Group(tuple(contenders), batch_size, img_size, last)]
