@@ -12,83 +12,18 @@ adds a line to ``table_N.csv`` or ``figure_4.csv`` in ``--results-dir``; ``pytho
 """
 
 import argparse
-import hashlib
-import json
-import math
-import signal
-import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks.cifar import add_device_arguments, check_least, device_of
+from benchmarks.cifar import device_of
 from benchmarks.cifar_data import CLASSES
-from benchmarks.cifar_recipes import add_recipe_arguments, recipe_of
+from benchmarks.cifar_recipes import recipe_of
 from benchmarks.cifar_trainer import Run
-from benchmarks.paper_results import FIELDS, FIGURE_FIELDS, RESULTS, Results, row_of, schedule_of
+from benchmarks.paper_results import FIELDS, FIGURE_FIELDS, Results, row_of, schedule_of
 from benchmarks.paper_tables import FIGURE4, TABLES, Cell, Table
-from benchmarks.provenance import ROOT
 from benchmarks.responses import figure_row
-
-
-def folder_of(run: Run, work_dir: Path) -> Path:
-    """The folder of a run: its content decides it."""
-    digest = hashlib.sha256(json.dumps(run.as_dict(), sort_keys=True).encode()).hexdigest()
-    return work_dir / f"{run.model}_seed{run.seed}_{digest[:12]}"
-
-
-def train_all(
-    work: list[tuple[Run, Path]],
-    command: Callable[[Run, Path], list[str]],
-    jobs: int,
-    deadline: float,
-    done: Callable[[int], None],
-) -> int:
-    """Train what is not finished yet, ``jobs`` at a time; call ``done`` with the index of each that is.
-
-    Returns 0, also where time ran out, or the exit status of the first run that failed or was told to stop.
-    """
-    waiting = deque(enumerate(work))
-    active: dict[int, subprocess.Popen] = {}
-    status = 0
-
-    def stop(*_: Any) -> None:
-        waiting.clear()
-        for process in active.values():
-            process.terminate()
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        while waiting or active:
-            if waiting and len(active) < jobs:
-                index, (run, folder) = waiting.popleft()
-                left = deadline - time.monotonic()
-                if is_finished(folder):
-                    done(index)
-                elif left > 0:
-                    limit = [] if math.isinf(left) else ["--max-seconds", f"{left:.0f}"]
-                    active[index] = subprocess.Popen(command(run, folder) + limit, cwd=ROOT)
-                continue
-            ended = {index: process for index, process in active.items() if process.poll() is not None}
-            for index, process in ended.items():
-                del active[index]
-                if process.returncode:
-                    status = status or process.returncode
-                    waiting.clear()
-                elif is_finished(work[index][1]):
-                    done(index)
-            time.sleep(0 if ended else 0.1)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return status
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the run in ``folder`` has come to its end."""
-    return (folder / "result.json").is_file()
+from benchmarks.run_all import add_arguments, carry_out, check_arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,18 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--table", choices=tuple(TABLES))
     which.add_argument("--figure", choices=("4",))
-    parser.add_argument("--data-dir", type=Path, required=True, help="CIFAR-10; see benchmarks.cifar_data.load_cifar")
     parser.add_argument("--cifar100-dir", type=Path, help="CIFAR-100, for its column of Table 6 (default: left out)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows, as 'Attention-56' (default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="default: 0")
-    parser.add_argument("--images", type=int, metavar="N", help="train on the first N training images (default: all)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="networks trained at a time (default: 1)")
-    parser.add_argument("--max-seconds", type=float, metavar="S", help="stop with checkpoints after S seconds, exit 0")
-    parser.add_argument("--work-dir", type=Path, default=ROOT / "runs" / "paper", help="default: runs/paper")
-    parser.add_argument("--results-dir", type=Path, default=RESULTS, help="default: benchmarks/results")
-    parser.add_argument("--replace", action="store_true", help="replace results of a longer schedule")
-    add_device_arguments(parser)
-    add_recipe_arguments(parser, "paper")
+    add_arguments(parser, "paper")
     return parser
 
 
@@ -130,11 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     table = TABLES[args.table] if args.table else FIGURE4
     data_dirs = {"cifar10": args.data_dir, "cifar100": args.cifar100_dir}
     try:
-        device = device_of(args.device)
-        check_least("--jobs", args.jobs, 1)
-        check_least("--max-seconds", args.max_seconds, 0)
-        if not args.data_dir.is_dir():
-            raise ValueError(f"--data-dir {args.data_dir} is no folder")
+        check_arguments(args)
         recipe = recipe_of(args)
         cells = cells_of(table, args.rows, bool(args.cifar100_dir)) * len(args.seeds)
         seeds = [seed for seed in args.seeds for _ in range(len(cells) // len(args.seeds))]
@@ -155,29 +77,17 @@ def main(argv: list[str] | None = None) -> int:
         results = Results(path, FIELDS if args.table else FIGURE_FIELDS, schedule_of(runs[0]), args.replace)
     except ValueError as error:
         parser.error(str(error))
-    work = [(run, folder_of(run, args.work_dir)) for run in runs]
 
-    def command(run: Run, folder: Path) -> list[str]:
-        where = ["--data-dir", str(data_dirs[run.dataset].resolve()), "--device", args.device]
-        how = ["--compile", args.compile] if args.compile else []
-        out = ["--resume", "--out", str(folder.resolve())]
-        return [sys.executable, "-m", "benchmarks.cifar", *run.arguments(), *where, *how, *out]
-
-    def done(index: int) -> None:
-        (run, folder), cell = work[index], cells[index]
+    def done(index: int, folder: Path) -> None:
+        run, cell = runs[index], cells[index]
         if args.figure:
-            row = figure_row(cell, run, folder, data_dirs[run.dataset], device)
+            row = figure_row(cell, run, folder, args.data_dir, device_of(args.device))
         else:
             row = row_of(args.table, cell, folder, run)
         results.add(row)
         print(f"{cell.row}, {cell.column}, seed {run.seed}: error {row['error']:.2f}%", flush=True)
 
-    deadline = math.inf if args.max_seconds is None else began + args.max_seconds
-    status = train_all(work, command, args.jobs, deadline, done)
-    left = sum(not is_finished(folder) for _, folder in work)
-    if left:
-        print(f"{left} of {len(work)} runs are not at their end; the same command goes on with them", file=sys.stderr)
-    return status
+    return carry_out(runs, args, data_dirs, began, done)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,14 @@ from benchmarks.paper_tables import Cell
 from benchmarks.provenance import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
-NETWORK = (
-    "model",
-    "model_kwargs",
-    "dataset",
-    "label_noise",
-    "seed",
-)  # what differs within a table; the rest is schedule
+NETWORK = ("model", "model_kwargs", "dataset", "label_noise", "seed")  # differ within a table; the rest is schedule
 CIFAR_IMAGES = 50_000
 KEY = ("row", "column", "seed")
-FIELDS = (
-    *("table", "row", "column", "seed", "paper_error", "error", "error_ema", "paper_parameters_m", "parameters"),
-    *("epochs", "training_images", "held_out", "dataset", "label_noise", "training_seconds", "images_per_second"),
-    *("device", "cpu", "threads", "gpu", "torch", "timm", "commit", "command", "schedule"),
+OUTCOME = (
+    *("seed", "error", "error_ema", "parameters", "epochs", "training_images", "held_out", "dataset", "label_noise"),
+    *("training_seconds", "images_per_second", "device", "cpu", "threads", "gpu", "torch", "timm", "commit", "command"),
 )
+FIELDS = ("table", "row", "column", "paper_error", "paper_parameters_m", *OUTCOME, "schedule")
 STAGES = ("stage_1", "stage_2", "stage_3")
 FIGURE_FIELDS = (*FIELDS, *(f"paper_{stage}" for stage in STAGES), *STAGES)
 
@@ -34,19 +28,24 @@ def schedule_of(run: Run) -> str:
     return json.dumps({key: value for key, value in run.as_dict().items() if key not in NETWORK})
 
 
-def row_of(table: str, cell: Cell, folder: Path, run: Run) -> dict[str, Any]:
-    """A line of the results for a finished run in ``folder``: the paper's number, ours, and how it came about."""
+def outcome_of(folder: Path, run: Run) -> dict[str, Any]:
+    """What came out of a finished run in ``folder``, and how: the columns `OUTCOME`."""
     result = json.loads((folder / "result.json").read_text())
+    same = ("error", "error_ema", "parameters", "training_images", "held_out", "training_seconds", "images_per_second")
     hardware, versions = result["hardware"], result["versions"]
     return {
-        "table": table, "row": cell.row, "column": cell.column, "seed": run.seed, "paper_error": cell.paper,
-        "error": result["error"], "error_ema": result["error_ema"], "paper_parameters_m": cell.paper_parameters,
-        "parameters": result["parameters"], "epochs": run.recipe.epochs, "training_images": result["training_images"],
-        "held_out": result["held_out"], "dataset": run.dataset, "label_noise": run.label_noise,
-        "training_seconds": result["training_seconds"], "images_per_second": result["images_per_second"],
-        "device": result["device"], "cpu": hardware["cpu"], "threads": hardware["threads"], "gpu": hardware["gpu"],
-        "torch": versions["torch"], "timm": versions["timm"], "commit": result["commit"],
-        "command": result["command"], "schedule": schedule_of(run),
+        **{name: result[name] for name in (*same, "device", "commit", "command")},
+        **{name: hardware[name] for name in ("cpu", "threads", "gpu")},
+        **{name: versions[name] for name in ("torch", "timm")},
+        "seed": run.seed, "epochs": run.recipe.epochs, "dataset": run.dataset, "label_noise": run.label_noise,
+    }  # fmt: skip
+
+
+def row_of(table: str, cell: Cell, folder: Path, run: Run) -> dict[str, Any]:
+    """A line of the results for a finished run in ``folder``: the paper's number, ours, and how it came about."""
+    return {
+        "table": table, "row": cell.row, "column": cell.column, "paper_error": cell.paper,
+        "paper_parameters_m": cell.paper_parameters, "schedule": schedule_of(run), **outcome_of(folder, run),
     }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ paper = pytest.importorskip("benchmarks.paper")
 paper_results = pytest.importorskip("benchmarks.paper_results")
 report = pytest.importorskip("benchmarks.report")
 responses = pytest.importorskip("benchmarks.responses")
+run_all = pytest.importorskip("benchmarks.run_all")
 ship = pytest.importorskip("benchmarks.ship")
 tables = pytest.importorskip("benchmarks.paper_tables")
 trainer = pytest.importorskip("benchmarks.cifar_trainer")
@@ -74,7 +75,7 @@ def test_tables_share_their_runs(tmp_path):
     def folder(number, column, seed=0):
         cell = next(cell for cell in tables.TABLES[number].cells if cell.column == column)
         run = Run(cell.model, RECIPES["paper"], dict(cell.model_kwargs), label_noise=cell.label_noise, seed=seed)
-        return paper.folder_of(run, tmp_path)
+        return run_all.folder_of(run, tmp_path)
 
     assert folder("1", "mixed") == folder("3", "ARL") == folder("4", "encoder-decoder")
     others = {folder("1", "mixed", seed=1), folder("1", "channel"), folder("3", "NAL"), folder("5", "Attention-92")}
@@ -153,39 +154,39 @@ def work(tmp_path):
 def test_all_that_is_not_finished_is_run(work):
     (work[2][1] / "result.json").touch()
     done = []
-    assert paper.train_all(work, command_of_fake(), 2, math.inf, done.append) == 0
+    assert run_all.train_all(work, command_of_fake(), 2, math.inf, done.append) == 0
     assert sorted(done) == [0, 1, 2, 3]
 
 
 def test_no_more_run_at_a_time_than_jobs(work, monkeypatch):
-    real, running, most = paper.subprocess.Popen, [], []
+    real, running, most = run_all.subprocess.Popen, [], []
 
     def counted(command, **kwargs):
         running.append(real(command, **kwargs))
         most.append(sum(process.poll() is None for process in running))
         return running[-1]
 
-    monkeypatch.setattr(paper.subprocess, "Popen", counted)
-    assert paper.train_all(work, command_of_fake(0.3), 2, math.inf, lambda _: None) == 0
+    monkeypatch.setattr(run_all.subprocess, "Popen", counted)
+    assert run_all.train_all(work, command_of_fake(0.3), 2, math.inf, lambda _: None) == 0
     assert len(running) == 4 and max(most) == 2
 
 
 def test_a_failure_stops_what_waits(work):
     done = []
-    assert paper.train_all(work, command_of_fake(status=3, finish=False), 1, math.inf, done.append) == 3
+    assert run_all.train_all(work, command_of_fake(status=3, finish=False), 1, math.inf, done.append) == 3
     assert done == []
 
 
 def test_nothing_starts_behind_the_deadline(work):
     done = []
-    assert paper.train_all(work, command_of_fake(), 2, time.monotonic() - 1, done.append) == 0
+    assert run_all.train_all(work, command_of_fake(), 2, time.monotonic() - 1, done.append) == 0
     assert done == []
 
 
 def test_a_signal_is_handed_on(work):
     threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM]).start()
     done = []
-    assert paper.train_all(work, command_of_fake(60.0), 2, math.inf, done.append) == -signal.SIGTERM
+    assert run_all.train_all(work, command_of_fake(60.0), 2, math.inf, done.append) == -signal.SIGTERM
     assert done == []
 
 
@@ -320,7 +321,7 @@ def test_figure_4_from_runs_to_report(data, tmp_path):
     recipe = replace(RECIPES["paper"], epochs=1, batch_size=20)
     for cell in tables.FIGURE4.cells:
         run = Run(cell.model, recipe, dict(cell.model_kwargs))
-        folder = paper.folder_of(run, work)
+        folder = run_all.folder_of(run, work)
         folder.mkdir(parents=True)
         save_file(trainer.weights_of(run.create_model()), folder / "model.safetensors")
         keys = ("commit", "command", "error_ema", "training_seconds", "images_per_second")

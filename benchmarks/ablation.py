@@ -1,0 +1,106 @@
+"""What each part of the modern recipe is worth: the recipe without it, or with one more, on held-out training images.
+
+    python -m benchmarks.ablation --data-dir DIR [--model NAME] [--val-images N] [--epochs E] [--seeds S ...]
+
+The test set is not read. Runs are kept and go on as in `benchmarks.paper`. Writes recipe_parts.csv to ``--results-dir``
+and, for the results of this repository, the README's table.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.cifar import check_least
+from benchmarks.cifar_recipes import RECIPES, Recipe, recipe_of
+from benchmarks.cifar_trainer import Run
+from benchmarks.files import read_csv
+from benchmarks.paper_results import OUTCOME, RESULTS, Results, outcome_of, schedule_of
+from benchmarks.readme import write_block
+from benchmarks.run_all import add_arguments, carry_out, check_arguments
+
+COMMAND = "python -m benchmarks.ablation"
+FILE = "recipe_parts.csv"
+FIELDS = ("row", "column", *OUTCOME, "schedule")
+WHOLE = "the modern recipe"
+PARTS: dict[str, dict[str, Any]] = {
+    WHOLE: {},
+    "without label smoothing": {"smoothing": 0.0},
+    "without warm-up": {"warmup_epochs": 0.0},
+    "decay of norms and biases": {"decay_all": True},
+    "cosine": {"sched": "cosine"},
+    "cutout 8": {"cutout": 8},
+    "mixup 0.2": {"mixup": 0.2},
+    "mixup 0.2 or CutMix 1": {"mixup": 0.2, "cutmix": 1.0},
+}
+PAPER = "the paper's recipe"
+
+
+def recipes_of(base: Recipe) -> dict[str, Recipe]:
+    """The recipe with each of its parts changed, and the paper's, all for as many epochs."""
+    parts = {name: replace(base, **changes) for name, changes in PARTS.items()}
+    return parts | {PAPER: replace(RECIPES["paper"], epochs=base.epochs)}
+
+
+def as_markdown(rows: Sequence[dict[str, str]]) -> str:
+    """Error of each part's run, of the weights and of their moving average, mean over the seeds."""
+    if not rows:
+        return "What the parts of the modern recipe are worth has not been measured yet.\n"
+    lines = [
+        f"`{rows[0]['column']}`, epochs: {rows[0]['epochs']}, seeds: {len({row['seed'] for row in rows})}; error on "
+        f"{rows[0]['held_out']}:",
+        "",
+        "| recipe | weights | moving average |",
+        "|---|---:|---:|",
+    ]
+    for name in (*PARTS, PAPER):
+        found = [row for row in rows if row["row"] == name]
+        if found:
+            error = f"{mean(float(row['error']) for row in found):.2f}%"
+            average = [float(row["error_ema"]) for row in found if row["error_ema"]]
+            lines.append(f"| {name} | {error} | {f'{mean(average):.2f}%' if average else '-'} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns 0, also after ``--max-seconds``, or the exit status of a run that failed."""
+    began = time.monotonic()
+    parser = argparse.ArgumentParser(
+        COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )  # fmt: skip
+    parser.add_argument("--model", default="resattn56_cifar", metavar="NAME", help="default: resattn56_cifar")
+    parser.add_argument("--val-images", type=int, default=5000, metavar="N", help="default: 5000")
+    add_arguments(parser, "modern")
+    args = parser.parse_args(argv)
+    try:
+        check_arguments(args)
+        check_least("--val-images", args.val_images, 1)
+        recipes = recipes_of(recipe_of(args))
+        names = [*recipes] * len(args.seeds)
+        runs = [
+            Run(args.model, recipe, images=args.images, val_images=args.val_images, seed=seed, amp=args.amp)
+            for seed in args.seeds
+            for recipe in recipes.values()
+        ]
+        shared = schedule_of(runs[0])
+        results = Results(args.results_dir / FILE, FIELDS, shared, args.replace)
+    except ValueError as error:
+        parser.error(str(error))
+
+    def done(index: int, folder: Path) -> None:
+        row = {"row": names[index], "column": args.model, "schedule": shared, **outcome_of(folder, runs[index])}
+        results.add(row)
+        print(f"{names[index]}, seed {row['seed']}: error {row['error']:.2f}%", flush=True)
+
+    status = carry_out(runs, args, {"cifar10": args.data_dir}, began, done)
+    if args.results_dir.resolve() == RESULTS:
+        write_block(COMMAND, as_markdown(read_csv(RESULTS / FILE)))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What the parts of the modern recipe are worth: one change a run, never the test set."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+ablation = pytest.importorskip("benchmarks.ablation")
+RECIPES = pytest.importorskip("benchmarks.cifar_recipes").RECIPES
+
+
+def test_each_part_changes_what_it_says():
+    base = replace(RECIPES["modern"], epochs=7)
+    recipes = ablation.recipes_of(base)
+    assert recipes[ablation.WHOLE] == base
+    assert recipes.pop(ablation.PAPER) == replace(RECIPES["paper"], epochs=7)
+    for name, recipe in recipes.items():
+        changed = {key: value for key, value in asdict(recipe).items() if value != asdict(base)[key]}
+        assert changed == ablation.PARTS[name], name  # so nothing is listed that the recipe is already
+
+
+@pytest.fixture
+def finished(monkeypatch):
+    """Let every run be at its end at once; gives the runs that were asked for."""
+    asked = []
+
+    def carry_out(runs, args, data_dirs, began, done):
+        asked.extend(runs)
+        for index in range(len(runs)):
+            folder = args.work_dir / str(index)
+            folder.mkdir(parents=True)
+            keys = (
+                "parameters",
+                "training_images",
+                "training_seconds",
+                "images_per_second",
+                "device",
+                "commit",
+                "command",
+            )
+            result = dict.fromkeys(keys, 1) | dict(
+                error=10.0 + index, error_ema=None if index % 9 == 8 else 9.0 + index
+            )
+            result |= dict(held_out="validation, 3 images", hardware=dict(cpu="c", threads=1, gpu=None))
+            (folder / "result.json").write_text(json.dumps(result | dict(versions=dict(torch="2", timm="1"))))
+            done(index, folder)
+        return 0
+
+    monkeypatch.setattr(ablation, "carry_out", carry_out)
+    return asked
+
+
+def arguments(tmp_path, *more):
+    folders = {"--data-dir": tmp_path, "--work-dir": tmp_path / "runs", "--results-dir": tmp_path / "results"}
+    return [*(str(word) for pair in folders.items() for word in pair), "--device", "cpu", *more]
+
+
+def test_from_the_command_to_its_table(tmp_path, finished):
+    assert ablation.main(arguments(tmp_path, "--epochs", "5", "--seeds", "0", "1")) == 0
+    count = len(ablation.PARTS) + 1
+    assert len(finished) == 2 * count and {run.val_images for run in finished} == {5000}
+    assert {run.seed for run in finished[:count]} == {0} and {run.seed for run in finished[count:]} == {1}
+    rows = ablation.read_csv(tmp_path / "results" / ablation.FILE)
+    assert [row["row"] for row in rows] == [*ablation.PARTS, ablation.PAPER] * 2
+    text = ablation.as_markdown(rows)
+    assert "epochs: 5, seeds: 2; error on validation, 3 images" in text
+    assert "| the modern recipe | 14.50% | 13.50% |" in text and "| the paper's recipe | 22.50% | - |" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--val-images", "0"], "--val-images must be at least 1; got 0"),
+        (["--jobs", "0"], "--jobs must be at least 1; got 0"),
+        (["--batch-size", "3"], "batch_size must be even with mixup"),
+    ],
+)
+def test_bad_options_are_one_sentence(tmp_path, finished, capsys, options, message):
+    with pytest.raises(SystemExit, match="2"):
+        ablation.main(arguments(tmp_path, *options))
+    assert message in capsys.readouterr().err and finished == []
+
+
+def test_the_table_in_the_readme_is_in_step():
+    from benchmarks import readme
+
+    text = readme.README.read_text()
+    block = ablation.as_markdown(ablation.read_csv(ablation.RESULTS / ablation.FILE))
+    assert readme.with_block(text, ablation.COMMAND, block) == text, f"run {ablation.COMMAND}"
