@@ -224,7 +224,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="resattn56", help="default: resattn56")
     parser.add_argument("--batch-size", type=int, metavar="B", help="default: 16 to train, 8 without; on a GPU 128")
     parser.add_argument("--img-size", type=int, default=224, metavar="S", help="default: 224")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="processes a contender; default: 3")
+    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="processes a contender; default: 1")
     parser.add_argument("--device", choices=tuple(BATCH_SIZES), default="cpu", help="default: cpu")
     parser.add_argument("--out", type=Path, default=RESULTS, help="default: benchmarks/results")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "CONTENDER"), help=argparse.SUPPRESS)

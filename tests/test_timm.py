@@ -18,6 +18,7 @@ UNIT_TYPES = {
     "inception": dict(unit_type="inception", bottle_ratio=0.25),
     "dskip": dict(double_skip=True),
     "bare": dict(mask_type="none"),
+    "local": dict(mask_type="local_conv"),
 }
 FEATURE_CLASSES = (None, "dict", "hook", "getter", "fx")
 

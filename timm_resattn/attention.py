@@ -6,12 +6,12 @@ Section 3 of the paper: ``H = (1 + M(x)) * F(x)`` (attention residual learning, 
 
 from bisect import bisect_left
 from functools import partial
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Union
 
 import torch
 from torch import nn
 
-from .mask import LocalConvMask, SoftMask
+from .mask import LocalConvMask, RunFn, SoftMask
 
 __all__ = ["MASK_TYPES", "AttentionModule"]
 
@@ -114,7 +114,7 @@ class AttentionModule(nn.Module):
         tail_args: Dict[str, Any] = dict(
             attn_act=attn_act, preact=preact, norm_layer=norm_layer, device=device, dtype=dtype
         )
-        mask: Optional[nn.Module] = None
+        mask: Optional[Union[SoftMask, LocalConvMask]] = None
         if mask_type == "encoder_decoder":
             mask = SoftMask(
                 chs,
@@ -148,15 +148,15 @@ class AttentionModule(nn.Module):
         return self.post(trunk)
 
     @torch.jit.ignore
-    def forward_parts(self, x: torch.Tensor, run: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """`forward`, each residual unit and the mask called as ``run(part, *args)``, for gradient checkpointing."""
+    def forward_parts(self, x: torch.Tensor, run: RunFn) -> torch.Tensor:
+        """`forward`, each residual unit, the mask's pyramid and its tail called as ``run(part, x)``."""
         for unit in self.pre:
             x = run(unit, x)
         trunk = x
         for unit in self.trunk:
             trunk = run(unit, trunk)
         if self.mask is not None:
-            trunk = self.gate(trunk, run(self.mask, x, trunk))
+            trunk = self.gate(trunk, self.mask.forward_parts(x, trunk, run))
         for unit in self.post:
             trunk = run(unit, trunk)
         return trunk

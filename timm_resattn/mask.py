@@ -18,6 +18,7 @@ from .fold import fold_norm, refuse_training
 __all__ = ["ATTN_ACTS", "POOL_MODES", "ChannelAttnAct", "LocalConvMask", "SoftMask", "SpatialAttnAct", "pooled_size"]
 
 UnitFn = Callable[[], nn.Module]  # makes one shape-preserving residual unit
+RunFn = Callable[[nn.Module, torch.Tensor], torch.Tensor]  # calls a part of the network
 
 
 class ChannelAttnAct(nn.Module):
@@ -206,6 +207,12 @@ class SoftMask(nn.Module):
             x = x + trunk
         return self.tail(x)
 
+    @torch.jit.ignore
+    def forward_parts(self, x: torch.Tensor, trunk: torch.Tensor, run: RunFn) -> torch.Tensor:
+        """`forward`, pyramid and tail called as ``run(part, x)``, for gradient checkpointing."""
+        x = run(self.pyramid, _check_map_size(x, self.min_map_size, self.size_error))
+        return run(self.tail, x + trunk if self.double_skip else x)
+
 
 class LocalConvMask(nn.Module):
     """The control of Table 4: a mask without down- or up-sampling, ``M = act(tail(unit(unit(unit(x)))))``.
@@ -230,3 +237,10 @@ class LocalConvMask(nn.Module):
 
     def forward(self, x: torch.Tensor, trunk: torch.Tensor) -> torch.Tensor:
         return self.tail(self.units(x))
+
+    @torch.jit.ignore
+    def forward_parts(self, x: torch.Tensor, trunk: torch.Tensor, run: RunFn) -> torch.Tensor:
+        """`forward`, units and tail called as ``run(part, x)``, for gradient checkpointing."""
+        for unit in self.units:
+            x = run(unit, x)
+        return run(self.tail, x)

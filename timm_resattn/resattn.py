@@ -67,16 +67,16 @@ def _keep_statistics(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, num_batches
 
 
-def _recomputed(part: nn.Module, *args: torch.Tensor) -> torch.Tensor:
+def _recomputed(part: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Gradient checkpointing of one part; its norms count a batch once, not again when it is recomputed."""
     if torch.compiler.is_compiling() or use_reentrant_ckpt():
         # compiled code counts it once by itself, and reentrant checkpointing knows no context
-        return checkpoint(part, *args)
-    return checkpoint(part, *args, context_fn=lambda: (nullcontext(), _keep_statistics(part)))
+        return checkpoint(part, x)
+    return checkpoint(part, x, context_fn=lambda: (nullcontext(), _keep_statistics(part)))
 
 
 def _checkpoint(blocks: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
-    """Gradient checkpointing of each residual unit and each mask, alone or inside an Attention Module."""
+    """Gradient checkpointing of each residual unit and of the masks, alone or inside an Attention Module."""
     for block in blocks:
         x = block.forward_parts(x, _recomputed) if isinstance(block, AttentionModule) else _recomputed(block, x)
     return x
@@ -410,7 +410,7 @@ class ResAttn(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute residual units and masks in backward, each for itself, from the maps between them."""
+        """Recompute residual units, masks' pyramids and tails in backward, each from the map in front of it."""
         for stage in self.stages.children():
             assert isinstance(stage, ResAttnStage)
             stage.grad_checkpointing = enable
