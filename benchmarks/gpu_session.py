@@ -10,12 +10,14 @@ Of an unfinished run its checkpoint is kept, of a finished one its result, log a
 """
 
 import argparse
+import gzip
 import io
 import json
 import shutil
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 
 from benchmarks.cifar_trainer import save_atomically
@@ -98,10 +100,11 @@ def restore(pieces: Path, runs: Path) -> list[str]:
     """
     content = b"".join(path.read_bytes() for path in sorted(pieces.glob("state.[0-9][0-9]")))
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+        # unpacked at once, which checks length and sum: tarfile takes a broken header for the archive's end
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(content))) as archive:
             archive.extractall(runs, filter="data")
             return archive.getnames()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"{pieces} holds no whole set of pieces state.00, state.01, ...: {error}") from error
 
 

@@ -76,6 +76,11 @@ def test_runs_come_back_as_they_were(tmp_path, monkeypatch):
     }  # fmt: skip
     assert (tmp_path / "back" / "done" / "ema.safetensors").read_bytes() == done
     assert (tmp_path / "back" / "paper" / "going" / "last.pt").read_bytes() == going
+    lost = pieces[1].read_bytes()
+    for spoiled in (lost[:-1], lost[:500] + bytes(10) + lost[510:]):
+        pieces[1].write_bytes(spoiled)
+        with pytest.raises(ValueError, match="holds no whole set of pieces"):
+            gpu_session.restore(tmp_path / "out", tmp_path / "none")
     pieces[1].unlink()
     with pytest.raises(ValueError, match="holds no whole set of pieces"):
         gpu_session.restore(tmp_path / "out", tmp_path / "again")
