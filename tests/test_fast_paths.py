@@ -14,7 +14,7 @@ from helpers import live_in, relative_error, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import FrozenBatchNormAct2d, freeze_batch_norm_2d
-from timm.models import reparameterize_model
+from timm.utils import reparameterize_model
 from torch import nn
 
 import timm_resattn

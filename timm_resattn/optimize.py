@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Tuple
 
 import torch
-from timm.models import reparameterize_model
+from timm.utils import reparameterize_model
 from torch import nn
 
 from .checks import check_choice
