@@ -338,6 +338,19 @@ def run_profile(args: argparse.Namespace, suffix: str, command: str, groups: Seq
     print(profile_table(rows))
 
 
+def raise_recompile_limit() -> None:
+    """Let torch.compile take many networks in one process, and fail where it would silently run eager."""
+    config = torch._dynamo.config
+    for names, value in (
+        (("recompile_limit", "cache_size_limit"), 100),  # the second name of each is torch 2.5's
+        (("fail_on_recompile_limit_hit", "fail_on_cache_limit_hit"), True),
+    ):
+        for name in names:
+            if hasattr(config, name):
+                setattr(config, name, value)
+                break
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = build_parser()
@@ -351,8 +364,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.threads:
             torch.set_num_threads(args.threads)
         # one compiled network more or less must not turn another one's into an eager one
-        torch._dynamo.config.recompile_limit = 100
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        raise_recompile_limit()
         sizes = TRAIN_BATCH_SIZES if args.part == "train" else BATCH_SIZES
         groups = plan(args.part, args.model, args.batch_size or sizes[args.device], args.img_size, args.device)
         if args.only:
