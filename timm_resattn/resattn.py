@@ -70,7 +70,7 @@ def _keep_statistics(module: nn.Module) -> Iterator[None]:
 def _recomputed(part: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Gradient checkpointing of one part; its norms count a batch once, not again when it is recomputed."""
     if torch.compiler.is_compiling() or use_reentrant_ckpt():
-        # compiled code counts it once by itself, and reentrant checkpointing knows no context
+        # recent torch counts it once in compiled code by itself; reentrant checkpointing knows no context
         return checkpoint(part, x)
     return checkpoint(part, x, context_fn=lambda: (nullcontext(), _keep_statistics(part)))
 
