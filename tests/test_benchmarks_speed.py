@@ -1,6 +1,7 @@
 """The benchmarks of speed and memory, on a network that runs in milliseconds."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from benchmarks.conv_floor import ConvFloor  # noqa: E402
 from benchmarks.files import read_csv, write_csv  # noqa: E402
 from benchmarks.plans import DEFAULT, RETAINED, Group  # noqa: E402
 from benchmarks.profiles import PROFILE_FIELDS, kind_of, operators  # noqa: E402
+from benchmarks.provenance import ROOT  # noqa: E402
 from benchmarks.speed_targets import Target, as_table  # noqa: E402
 
 FAST = (
@@ -291,9 +293,18 @@ def test_checkpointing_saves_less_for_backward():
 
 @pytest.mark.skipif(not memory_probe.can_measure("cpu"), reason="needs Linux")
 def test_peak_sees_what_was_allocated_and_freed():
-    for _ in range(2):  # freed memory of the first call does not hide the second one's
-        peak = memory_probe.peak_above(lambda: torch.ones(16 * 2**20))
-        assert 64 * 2**20 <= peak < 80 * 2**20
+    """In a process of its own, as the benchmark measures: here a test may have let the process retain its memory."""
+    code = """
+import torch
+from benchmarks import memory_probe
+for _ in range(2):  # freed memory of the first call does not hide the second one's
+    print(memory_probe.peak_above(lambda: torch.ones(16 * 2**20)))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    peaks = [int(line) for line in done.stdout.split()]
+    assert len(peaks) == 2
+    assert all(60 * 2**20 < peak < 80 * 2**20 for peak in peaks)  # the kernel counts in batches of pages
 
 
 def memory_rows():
