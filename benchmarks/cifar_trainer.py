@@ -40,6 +40,7 @@ from benchmarks.cifar_recipes import (
     create_scheduler,
     learning_rates,
 )
+from benchmarks.files import save_atomically
 from benchmarks.provenance import provenance, write_json
 from timm_resattn.files import read_file
 
@@ -320,13 +321,6 @@ def check_same_run(saved: dict[str, Any], run: Run, step: int, steps_per_epoch: 
             return
     told = ", ".join(f"{name} {saved.get(name)} and not {now[name]}" for name in different)
     raise ValueError(f"the checkpoint is of another run: it has {told}")
-
-
-def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` write a file beside ``path``, then put it in its place."""
-    partial = path.with_name(path.name + ".part")
-    write(partial)
-    partial.replace(path)
 
 
 def write_log(out: Path, log: list[dict[str, Any]]) -> None:

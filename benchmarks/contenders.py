@@ -5,6 +5,7 @@ A contender is a network (timm's name, or ``pytorchcv:NAME``), a way to run it (
 ``autocast`` (bfloat16 by autocast, weights in float32).
 """
 
+import argparse
 import copy
 import importlib
 import tempfile
@@ -61,6 +62,20 @@ def require(package: str) -> None:
         importlib.import_module(package)
     except ImportError as error:
         raise MissingPackageError(f'{package} is not installed: pip install "timm-resattn[bench]"') from error
+
+
+def check_options(args: argparse.Namespace, **least: int) -> None:
+    """Raise a `ValueError` where an option can't be met: the numbers by their least, ``device``, ``out``, ``model``."""
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and value < bound:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {bound}; got {value}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no GPU is there")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out} is no folder")
+    with torch.device("meta"):
+        create_network(args.model)
 
 
 def create_network(name: str) -> nn.Module:

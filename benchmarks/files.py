@@ -1,13 +1,20 @@
-"""Results as CSV and pictures, each written all at once: a file is the old one or the new one, never half of it."""
+"""Results, each written all at once: a file is the old one or the new one, never half of it."""
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` write a file beside ``path``, then put it in its place."""
+    partial = path.with_name(path.name + ".part")
+    write(partial)
+    partial.replace(path)
 
 
 def as_text(value: Any) -> str:
@@ -24,9 +31,7 @@ def write_csv(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any
     writer.writeheader()
     writer.writerows({field: as_text(row.get(field)) for field in fields} for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".part")
-    partial.write_text(file.getvalue())
-    partial.replace(path)
+    save_atomically(path, lambda partial: partial.write_text(file.getvalue()))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -40,6 +45,4 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def write_figure(path: Path, figure: "Figure") -> None:
     """Write a picture as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".part")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(path)
+    save_atomically(path, lambda partial: figure.savefig(partial, dpi=110, format="png"))

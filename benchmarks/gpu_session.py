@@ -20,7 +20,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from benchmarks.cifar_trainer import save_atomically
+from benchmarks.files import save_atomically
 from benchmarks.paper_results import CIFAR_IMAGES
 from benchmarks.provenance import ROOT
 

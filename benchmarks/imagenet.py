@@ -9,8 +9,7 @@ replaces the block in benchmarks/imagenet.md. Without such a measurement the blo
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cifar_trainer import save_atomically
-from benchmarks.files import read_csv
+from benchmarks.files import read_csv, save_atomically
 from benchmarks.paper_results import RESULTS
 from benchmarks.provenance import ROOT
 from benchmarks.readme import with_block

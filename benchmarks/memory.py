@@ -31,6 +31,7 @@ from benchmarks.contenders import (
     MissingPackageError,
     TrainingStep,
     build,
+    check_options,
     create_network,
     images_for,
     require,
@@ -238,18 +239,9 @@ def check(args: argparse.Namespace) -> None:
         ValueError: An argument is not what it may be.
         MissingPackageError: matplotlib is not installed.
     """
-    for name, least in (("batch_size", 2), ("img_size", 32), ("repeats", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}; got {value}")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: no GPU is there")
+    check_options(args, batch_size=2, img_size=32, repeats=1)
     if not can_measure(args.device):
         raise ValueError("a process's peak memory can be read on Linux only")
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out {args.out} is no folder")
-    with torch.device("meta"):
-        create_network(args.model)
     own_settings = args.batch_size or (args.model, args.img_size) != ("resattn56", 224)
     if args.out.resolve() == RESULTS and not args.one:
         if own_settings:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.files import save_atomically
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "timm", "torchvision", "numpy", "timm-resattn")
 
@@ -65,6 +67,4 @@ def provenance(packages: Sequence[str] = ()) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` to ``path`` all at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".part")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    save_atomically(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n"))

@@ -17,8 +17,8 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.cifar_recipes import Recipe
-from benchmarks.cifar_trainer import Run, save_atomically
-from benchmarks.files import read_csv, write_figure
+from benchmarks.cifar_trainer import Run
+from benchmarks.files import read_csv, save_atomically, write_figure
 from benchmarks.paper_results import RESULTS, STAGES
 from benchmarks.paper_tables import FIGURE4, TABLES, Cell, Table
 from benchmarks.readme import write_block

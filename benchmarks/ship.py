@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 import timm_resattn  # noqa: F401  registers the models
 from benchmarks.cifar_recipes import CHANNEL_MEAN
-from benchmarks.cifar_trainer import save_atomically
+from benchmarks.files import save_atomically
 from benchmarks.provenance import write_json
 from timm_resattn.shipped import WEIGHTS, read_manifest
 

@@ -43,6 +43,7 @@ from benchmarks.contenders import (
     MissingPackageError,
     TrainingStep,
     build,
+    check_options,
     create_network,
     images_for,
     live_in,
@@ -270,16 +271,7 @@ def check(args: argparse.Namespace) -> None:
     """
     if args.rounds < LEAST_ROUNDS:
         raise ValueError(f"--rounds must be at least {LEAST_ROUNDS}; got {args.rounds}")
-    for name, least in (("batch_size", 1), ("img_size", 32), ("threads", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}; got {value}")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: no GPU is there")
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out {args.out} is no folder")
-    with torch.device("meta"):
-        create_network(args.model)
+    check_options(args, batch_size=1, img_size=32, threads=1)
     own_settings = args.only or args.batch_size or (args.model, args.img_size) != ("resattn56", 224)
     if args.out.resolve() == RESULTS and own_settings and not args.profile:
         raise ValueError("give --out DIR: benchmarks/results holds the results of the default settings only")
