@@ -29,6 +29,7 @@ from benchmarks.cifar_data import CLASSES
 from benchmarks.cifar_recipes import add_recipe_arguments, recipe_of
 from benchmarks.cifar_trainer import Run, Trainer, load_data, read_checkpoint, train, write_result
 from timm_resattn.convert import key_value
+from timm_resattn.optimize import retain_freed_memory
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
@@ -114,6 +115,8 @@ def main(argv: list[str] | None = None) -> int:
         if last.exists() and not args.resume:
             raise ValueError(f"{args.out} holds a run; give --resume to go on with it, or another --out")
         torch.backends.cudnn.benchmark = True  # all batches have one size
+        if device.type == "cpu":
+            retain_freed_memory()
         trainer = Trainer(run, load_data(run, args.data_dir, device), device, args.compile)
         source = last if args.resume is True or last.exists() else Path(args.resume or last)
         if source.exists() or source != last:

@@ -23,7 +23,8 @@ class Recipe:
     Attributes:
         epochs: Passes over the training images.
         batch_size: Images an update; what is left over at the end of an epoch is dropped.
-        opt: timm's name of the optimiser; ``sgd`` is Nesterov's.
+        opt: timm's name of the optimiser; ``nmuon`` is Muon with Nesterov's momentum, and AdamW for norms and biases;
+            ``sgd`` is Nesterov's.
         lr: Highest learning rate.
         momentum: Momentum, or beta 1 of an adaptive optimiser.
         weight_decay: Weight decay.
@@ -46,10 +47,10 @@ class Recipe:
 
     epochs: int = 100
     batch_size: int = 128
-    opt: str = "sgd"
-    lr: float = 0.1
+    opt: str = "nmuon"
+    lr: float = 0.02
     momentum: float = 0.9
-    weight_decay: float = 5e-4
+    weight_decay: float = 0.02
     decay_all: bool = False
     sched: str = "onecycle"
     warmup_epochs: float = 2.0
@@ -101,8 +102,8 @@ class Recipe:
 RECIPES = {
     # PAPER.md, section 4: 160k updates of 64 images are 205 epochs; the loss is the plain cross-entropy
     "paper": Recipe(
-        epochs=205, batch_size=64, lr=0.1, weight_decay=1e-4, decay_all=True, sched="multistep", warmup_epochs=0.0,
-        smoothing=0.0, mean=PIXEL_MEAN, ema_decay=0.0,
+        epochs=205, batch_size=64, opt="sgd", lr=0.1, weight_decay=1e-4, decay_all=True, sched="multistep",
+        warmup_epochs=0.0, smoothing=0.0, mean=PIXEL_MEAN, ema_decay=0.0,
     ),
     "modern": Recipe(),
 }  # fmt: skip

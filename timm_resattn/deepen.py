@@ -1,0 +1,115 @@
+"""Deepening: a trained Residual Attention Network becomes a deeper one that computes the same function.
+
+The Attention Modules that the deeper network has beyond the other's stand behind those of their stage. Each is a trunk
+of identity units under a constant mask, so it multiplies the stream by a constant; the closing units, and the next
+stage's projection or the final norm, are told of it. The numbers are those of `timm_resattn.transplant`.
+"""
+
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping
+
+import torch
+
+from .attention import AttentionModule
+from .transplant import LAST_PARAMS, UNITS, _set_neutral_mask, _steps, _tell_norm
+
+if TYPE_CHECKING:
+    from .resattn import ResAttn
+
+__all__ = ["deepen"]
+
+
+def deepen(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -> Dict[str, torch.Tensor]:
+    """State dict with which ``model`` computes the function of a network with fewer Attention Modules.
+
+    Every tensor of the shallower network is taken over. Those of the added modules are the model's own, but for the
+    last parameters of each unit and the last convolution of each mask, which make them neutral: in the first training
+    step only those get a gradient, from the second on all of them do.
+
+    Args:
+        state_dict: Weights of a network that differs from ``model`` in ``depths`` alone, with no more modules in any
+            stage.
+        model: The network to fill; it is not changed.
+
+    Returns:
+        A tensor for each name of ``model.state_dict()``.
+
+    Raises:
+        ValueError: They are not of such a network; the message says why, or lists all missing, unexpected and wrongly
+            shaped tensors.
+    """
+    own = model.state_dict()
+    first: Any = model.get_submodule("stages.0.blocks.0")
+    kind = "resnetv2" if isinstance(first, UNITS["resnetv2"]) else "resnet"
+    if not isinstance(first, UNITS[kind]) or getattr(first.norm2, "running_mean", None) is None:
+        raise ValueError("The model must have units of type 'preact' or 'postact' with norm_layer='batchnorm2d'.")
+    sources = {name: name for name in own if not name.startswith("stages.")}
+    added: Dict[str, AttentionModule] = {}
+    for stage_idx in range(len(model.stages)):
+        _place_stage(state_dict, model, stage_idx, sources, added)
+    new = _taken(state_dict, sources, own)
+
+    scale = 1.0  # of the stream, by the added modules in front
+    for stage_idx in range(len(model.stages)):
+        projects = f"stages.{stage_idx}.blocks.0.downsample.conv.weight" in own
+        if scale != 1.0 and not projects:
+            raise ValueError(f"Stage {stage_idx} must begin with a projection, as the stage before it gets modules.")
+        for name, step in _steps(model, stage_idx):
+            inside = next((place for place in added if name == place or name.startswith(f"{place}.")), None)
+            if inside == name:
+                scale *= _set_neutral_mask(new, own, name, added[name])
+            elif inside:
+                new.update((f"{name}.{part}", torch.zeros_like(own[f"{name}.{part}"])) for part in LAST_PARAMS[kind])
+            elif scale != 1.0 and not isinstance(step, AttentionModule):
+                _tell_norm(new, f"{name}.norm1", first.norm1.eps, scale, 0.0)
+                if f"{name}.downsample.norm.weight" in new:
+                    _tell_norm(new, f"{name}.downsample.norm", first.norm1.eps, scale, 0.0)
+                if f"{name}.downsample.conv.weight" in new:
+                    scale = 1.0
+                for part in LAST_PARAMS[kind]:
+                    new[f"{name}.{part}"] = new[f"{name}.{part}"] * scale
+    if kind == "resnetv2":
+        _tell_norm(new, "norm", first.norm1.eps, scale, 0.0)
+    elif "head.fc.weight" in new:
+        new["head.fc.weight"] = new["head.fc.weight"] / scale
+    return {name: new[name] if name in new else value.clone() for name, value in own.items()}
+
+
+def _place_stage(
+    state_dict: Mapping[str, torch.Tensor],
+    model: "ResAttn",
+    stage_idx: int,
+    sources: Dict[str, str],
+    added: Dict[str, AttentionModule],
+) -> None:
+    """Enter a stage's tensors with their names in the shallower network, and the modules that it lacks."""
+    prefix = f"stages.{stage_idx}.blocks"
+    blocks: Any = model.get_submodule(prefix)
+    depth = sum(isinstance(block, AttentionModule) for block in blocks)
+    lacking = len(blocks) - len({name.split(".")[3] for name in state_dict if name.startswith(f"{prefix}.")})
+    if not 0 <= lacking <= depth:
+        raise ValueError(f"Stage {stage_idx} has {depth} Attention Modules and must not have fewer than it had.")
+    for i, block in enumerate(blocks):
+        if depth - lacking < i <= depth:
+            added[f"{prefix}.{i}"] = block
+            continue
+        source = i - lacking if i > depth else i
+        sources.update((f"{prefix}.{i}.{name}", f"{prefix}.{source}.{name}") for name in block.state_dict())
+
+
+def _taken(
+    state_dict: Mapping[str, torch.Tensor], sources: Mapping[str, str], own: Mapping[str, torch.Tensor]
+) -> Dict[str, torch.Tensor]:
+    """The shallower network's tensors by the model's names; refuses what is missing, left over or of another shape."""
+    problems: Dict[str, List[str]] = {
+        "missing": [source for source in sources.values() if source not in state_dict],
+        "unexpected": sorted(state_dict.keys() - set(sources.values())),
+        "misshapen": [
+            f"{source} {list(state_dict[source].shape)} not {list(own[name].shape)}"
+            for name, source in sources.items()
+            if source in state_dict and state_dict[source].shape != own[name].shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{problem} {', '.join(names)}" for problem, names in problems.items() if names)
+        raise ValueError(f"The weights are not those of this network with fewer Attention Modules: {listed}.")
+    return {name: state_dict[source] for name, source in sources.items()}
