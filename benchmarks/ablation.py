@@ -29,6 +29,7 @@ FIELDS = ("row", "column", *OUTCOME, "schedule")
 WHOLE = "the modern recipe"
 PARTS: dict[str, dict[str, Any]] = {
     WHOLE: {},
+    "Nesterov SGD in place of Muon": {"opt": "sgd", "lr": 0.1, "weight_decay": 5e-4},
     "without label smoothing": {"smoothing": 0.0},
     "without warm-up": {"warmup_epochs": 0.0},
     "decay of norms and biases": {"decay_all": True},

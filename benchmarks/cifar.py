@@ -13,6 +13,9 @@ goes on with ``--resume`` as if it had never stopped. OUT gets
 With ``--val-images N`` the error is that on N training images which are not trained on, and the test set is not read.
 ``--resume OTHER/last.pt`` goes on from another run, with more epochs too as long as the learning rate was the same up
 to there: a ``--sched wsd`` run can be prolonged from any checkpoint in front of its decay.
+
+``--init OTHER/last.pt`` begins with the weights of another run, also of a network with fewer Attention Modules: what
+this one has beyond it begins as the identity (`timm_resattn.deepen`), and the whole computes the same function.
 """
 
 import argparse
@@ -75,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", nargs="?", const=True, metavar="FILE", help="go on from FILE (default: OUT/last.pt, if it is there)"
     )
+    parser.add_argument("--init", metavar="FILE", help="begin with the weights of this checkpoint of another run")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     add_recipe_arguments(parser, "modern")
     return parser
@@ -92,6 +96,7 @@ def run_of(args: argparse.Namespace) -> Run:
         label_noise=args.label_noise,
         seed=args.seed,
         amp=args.amp,
+        init=args.init,
     )
 
 
@@ -121,6 +126,8 @@ def main(argv: list[str] | None = None) -> int:
         source = last if args.resume is True or last.exists() else Path(args.resume or last)
         if source.exists() or source != last:
             trainer.load_state_dict(read_checkpoint(source))
+        elif args.init:
+            trainer.begin_with(read_checkpoint(Path(args.init)))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)

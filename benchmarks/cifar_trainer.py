@@ -42,6 +42,7 @@ from benchmarks.cifar_recipes import (
 )
 from benchmarks.files import save_atomically
 from benchmarks.provenance import provenance, write_json
+from timm_resattn.deepen import deepen
 from timm_resattn.files import read_file
 
 CHECKPOINT_SECONDS = 60.0  # at the end of an epoch a checkpoint is written if the last one is older
@@ -60,6 +61,7 @@ class Run:
     label_noise: float = 0.0
     seed: int = 0
     amp: bool = True
+    init: str | None = None
 
     def __post_init__(self) -> None:
         """Raise a `ValueError` unless the seed is one."""
@@ -67,8 +69,10 @@ class Run:
             raise ValueError(f"seed must be an integer of at least 0; got {self.seed}")
 
     def as_dict(self) -> dict[str, Any]:
-        """All values by name, the recipe's among them, as JSON would give them back."""
+        """All values by name, the recipe's among them, as JSON would give them back; ``init`` only if there is one."""
         values = asdict(self)
+        if self.init is None:
+            del values["init"]
         return json.loads(json.dumps({**values.pop("recipe"), **values}))
 
     def arguments(self) -> list[str]:
@@ -208,6 +212,7 @@ class Trainer:
         self.mixup = create_mixup(recipe, CLASSES[run.dataset])
         self.prepare = preparation(recipe, data.images)
         self.step = 0
+        self.start: dict[str, Any] | None = None  # the run whose weights this one began with
         self.sessions: list[dict[str, Any]] = []  # where each process that trained took over, and its circumstances
         self.log: list[dict[str, Any]] = []
         self.partial = dict(loss=0.0, seconds=0.0, inside=0.0)  # of the epoch under way, before the last resume
@@ -218,6 +223,7 @@ class Trainer:
             "training_images": len(self.data.labels),
             "step": self.step,
             "log": self.log,
+            "start": self.start,
             "sessions": self.sessions,
             "partial": self.partial,
             "state_dict": self.model.state_dict(),
@@ -237,7 +243,14 @@ class Trainer:
             self.ema.module.load_state_dict(state["state_dict_ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.log, self.partial = state["step"], state["log"], state["partial"]
-        self.sessions = state["sessions"]
+        self.sessions, self.start = state["sessions"], state.get("start")
+
+    def begin_with(self, state: dict[str, Any]) -> None:
+        """Take the weights of another run's checkpoint; raises a `ValueError` as `timm_resattn.deepen.deepen` does."""
+        self.model.load_state_dict(deepen(state["state_dict"], self.model))
+        if self.ema:
+            self.ema.module.load_state_dict(self.model.state_dict())
+        self.start = {"run": state["run"], "updates": state["step"], "start": state.get("start")}
 
     def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Augmented images and targets of one update, drawn by the generators' present state."""
@@ -313,13 +326,13 @@ def check_same_run(saved: dict[str, Any], run: Run, step: int, steps_per_epoch: 
     All values must be the same, but for those of the schedule, as long as the learning rates up to there are.
     """
     now = run.as_dict()
-    different = [name for name in now if saved.get(name) != now[name]]
+    different = [name for name in {**now, **saved} if saved.get(name) != now.get(name)]
     schedule = [name for name in ("epochs", "decay_epochs", "sched") if name in different]
     if different == schedule:
         other = Recipe(**{name: saved[name] for name in asdict(run.recipe)})
         if learning_rates(other, steps_per_epoch, step) == learning_rates(run.recipe, steps_per_epoch, step):
             return
-    told = ", ".join(f"{name} {saved.get(name)} and not {now[name]}" for name in different)
+    told = ", ".join(f"{name} {saved.get(name)} and not {now.get(name)}" for name in different)
     raise ValueError(f"the checkpoint is of another run: it has {told}")
 
 
@@ -370,6 +383,7 @@ def write_result(trainer: Trainer, out: Path) -> dict[str, Any]:
     result = {
         "command": " ".join(["python -m benchmarks.cifar", *trainer.run.arguments(), "--data-dir DIR --out OUT"]),
         **{key: value for key, value in trainer.sessions[-1].items() if key != "from_update"},
+        **({"start": trainer.start} if trainer.start else {}),
         "sessions": trainer.sessions,
         "device": trainer.device.type,
         "seed": trainer.run.seed,

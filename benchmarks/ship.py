@@ -53,7 +53,10 @@ def schedule_text(result: dict[str, Any], weights: str) -> str:
     tricks = [f"{name} {schedule[name]}" for name in ("smoothing", "cutout", "mixup", "cutmix") if schedule[name]]
     average = [f"moving average of the weights ({schedule['ema_decay']})"] if weights == "ema" else []
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} used"
+    start = result.get("start")
+    begun = [f"began with the weights of {start['run']['model']} after {start['updates']} updates"] if start else []
     parts = [
+        *begun,
         f"{schedule['epochs']} epochs of batch {schedule['batch_size']}",
         f"{schedule['opt']}, lr {schedule['lr']} {schedule['sched']}, weight decay {schedule['weight_decay']}",
         *("crop and flip", *tricks, *average),

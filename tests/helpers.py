@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from timm_resattn import ResAttn
@@ -35,6 +36,33 @@ def live_in(model: nn.Module, seed: int = 0) -> nn.Module:
             module.bias.data = 0.3 * torch.randn(chs, generator=generator)
             module.running_mean = 0.3 * torch.randn(chs, generator=generator)
             module.running_var = 0.5 + torch.rand(chs, generator=generator)
+    return model.eval()
+
+
+def images(size, batch=2, in_chans=3, seed=0):
+    """Blobs and noise: neighbouring pixels are alike, as in photographs."""
+    generator = torch.Generator().manual_seed(seed)
+    blobs = torch.randn(batch, in_chans, 6, 6, generator=generator)
+    blobs = F.interpolate(blobs, size=(size, size), mode="bicubic")
+    return 1.5 * blobs + 0.3 * torch.randn(batch, in_chans, size, size, generator=generator)
+
+
+def lived_in(model, size=64, batch=8, in_chans=3):
+    """Random affine norms (negative and zero weights too), then statistics of the maps they really see."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.normal_(norm.weight, 0.8, 0.4)
+        nn.init.normal_(norm.bias, 0.0, 0.3)
+        with torch.no_grad():
+            norm.weight[:: max(1, len(norm.weight) // 3)] = 0.0
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over the batches
+    model.train()
+    with torch.no_grad():
+        for seed in range(3):
+            model(images(size, batch, in_chans, seed=100 + seed))
+    for norm in norms:
+        norm.momentum = 0.1
     return model.eval()
 
 

@@ -356,6 +356,7 @@ def test_stopwatch_sums_what_is_inside(monkeypatch):
         (["--max-seconds", "-1"], "--max-seconds must be"),
         (["--dataset", "cifar100", "--data-dir", "/nowhere"], "/nowhere holds neither train.npz nor an image folder"),
         (["--resume", "/nowhere/last.pt"], "/nowhere/last.pt is not there"),
+        (["--init", "/nowhere/last.pt"], "/nowhere/last.pt is not there"),
     ],
 )
 def test_bad_options_are_one_sentence(train, tmp_path, capsys, options, message):
@@ -366,12 +367,39 @@ def test_bad_options_are_one_sentence(train, tmp_path, capsys, options, message)
     assert not (tmp_path / "out").exists()
 
 
+def test_init_begins_with_a_shallower_network(train, tmp_path):
+    train("--epochs", 1, "--warmup-epochs", 0, out="shallow")
+    begin = tmp_path / "shallow" / "last.pt"
+    deeper = ["--model-kwargs", "depths=(1,0,2)", "widths=(8,8,16)", "mask_pools=(1,1,1)"]
+    begun = ["--epochs", 2, "--warmup-epochs", 0, "--init", begin, *deeper]
+    train(*begun, "--max-seconds", 0, out="deep")
+    before, after = (torch.load(tmp_path / name / "last.pt") for name in ("shallow", "deep"))
+    shared = before["state_dict"].keys() & after["state_dict"].keys()
+    taken = [name for name in shared if torch.equal(before["state_dict"][name], after["state_dict"][name])]
+    assert "stem.conv.weight" in taken and any(".pre." in name for name in taken)
+    assert all(torch.equal(after["state_dict"][name], ema) for name, ema in after["state_dict_ema"].items())
+    begin.unlink()  # going on needs no more than the run itself
+    train(*begun, "--resume", out="deep")
+    result = json.loads((tmp_path / "deep" / "result.json").read_text())
+    assert (result["start"]["updates"], result["start"]["run"]) == (STEPS, before["run"])
+    assert f"--init {begin}" in result["command"]
+
+
+def test_init_of_another_network_is_refused(train, tmp_path, capsys):
+    train("--epochs", 1, "--warmup-epochs", 0, out="shallow")
+    narrow = ["--model-kwargs", "depths=(1,0,0)", "widths=(8,8,8)", "mask_pools=(1,1,1)"]
+    with pytest.raises(SystemExit, match="2"):
+        train("--epochs", 1, "--warmup-epochs", 0, "--init", tmp_path / "shallow" / "last.pt", *narrow)
+    assert "misshapen" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_runs_are_not_mixed_up(train, tmp_path, capsys):
     train("--epochs", 3, "--max-seconds", 0)
     for options, message in (
         ([], "holds a run; give --resume to go on with it, or another --out"),
-        (["--resume", "--lr", 0.3], "the checkpoint is of another run: it has lr 0.1 and not 0.3"),
+        (["--resume", "--lr", 0.3], "the checkpoint is of another run: it has lr 0.02 and not 0.3"),
         (["--resume", "--seed", 4], "it has seed 0 and not 4"),
+        (["--resume", "--init", "x.pt"], "it has init None and not x.pt"),
     ):
         with pytest.raises(SystemExit, match="2"):
             train("--epochs", 3, *options)

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from helpers import images, lived_in
 from timm.layers import BatchNormAct2d, GroupNormAct, create_conv2d
 from timm.models import load_pretrained
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -25,33 +26,6 @@ POSTACT = dict(widths=WIDTHS, unit_type="postact", groups=4, bottle_ratio=0.5, n
 POSTACT.update(depths=(1, 2, 1, 1), closing_units=(0, 1, 1, 0), mask_pools=(3, 2, 1, 1))
 CIFAR = dict(widths=(64, 128, 256), stem_chs=16, stem_type="cifar", num_classes=10)
 CIFAR.update(depths=(1, 1, 1), closing_units=(1, 1, 1), mask_pools=(3, 2, 1))
-
-
-def images(size, batch=2, in_chans=3, seed=0):
-    """Blobs and noise: neighbouring pixels are alike, as in photographs."""
-    generator = torch.Generator().manual_seed(seed)
-    blobs = torch.randn(batch, in_chans, 6, 6, generator=generator)
-    blobs = F.interpolate(blobs, size=(size, size), mode="bicubic")
-    return 1.5 * blobs + 0.3 * torch.randn(batch, in_chans, size, size, generator=generator)
-
-
-def lived_in(model, size=64, batch=8, in_chans=3):
-    """Random affine norms (negative and zero weights too), then statistics of the maps they really see."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        nn.init.normal_(norm.weight, 0.8, 0.4)
-        nn.init.normal_(norm.bias, 0.0, 0.3)
-        with torch.no_grad():
-            norm.weight[:: max(1, len(norm.weight) // 3)] = 0.0
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over the batches
-    model.train()
-    with torch.no_grad():
-        for seed in range(3):
-            model(images(size, batch, in_chans, seed=100 + seed))
-    for norm in norms:
-        norm.momentum = 0.1
-    return model.eval()
 
 
 def resnetv2(layers=(2, 2, 2, 2), channels=WIDTHS, stem_chs=16, **kwargs):

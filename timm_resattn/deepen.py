@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping
 import torch
 
 from .attention import AttentionModule
-from .transplant import LAST_PARAMS, UNITS, _set_neutral_mask, _steps, _tell_norm
+from .transplant import LAST_PARAMS, UNITS, _set_neutral_mask, _steps, _tell_norm, _tell_unit
 
 if TYPE_CHECKING:
     from .resattn import ResAttn
@@ -39,9 +39,10 @@ def deepen(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -> Dict[str
     """
     own = model.state_dict()
     first: Any = model.get_submodule("stages.0.blocks.0")
-    kind = "resnetv2" if isinstance(first, UNITS["resnetv2"]) else "resnet"
-    if not isinstance(first, UNITS[kind]) or getattr(first.norm2, "running_mean", None) is None:
+    kind = next((kind for kind, unit_type in UNITS.items() if isinstance(first, unit_type)), None)
+    if kind is None or getattr(first.norm2, "running_mean", None) is None:
         raise ValueError("The model must have units of type 'preact' or 'postact' with norm_layer='batchnorm2d'.")
+    eps: float = first.norm1.eps
     sources = {name: name for name in own if not name.startswith("stages.")}
     added: Dict[str, AttentionModule] = {}
     for stage_idx in range(len(model.stages)):
@@ -60,15 +61,9 @@ def deepen(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -> Dict[str
             elif inside:
                 new.update((f"{name}.{part}", torch.zeros_like(own[f"{name}.{part}"])) for part in LAST_PARAMS[kind])
             elif scale != 1.0 and not isinstance(step, AttentionModule):
-                _tell_norm(new, f"{name}.norm1", first.norm1.eps, scale, 0.0)
-                if f"{name}.downsample.norm.weight" in new:
-                    _tell_norm(new, f"{name}.downsample.norm", first.norm1.eps, scale, 0.0)
-                if f"{name}.downsample.conv.weight" in new:
-                    scale = 1.0
-                for part in LAST_PARAMS[kind]:
-                    new[f"{name}.{part}"] = new[f"{name}.{part}"] * scale
+                scale, _ = _tell_unit(new, name, kind, eps, scale, 0.0)
     if kind == "resnetv2":
-        _tell_norm(new, "norm", first.norm1.eps, scale, 0.0)
+        _tell_norm(new, "norm", eps, scale, 0.0)
     elif "head.fc.weight" in new:
         new["head.fc.weight"] = new["head.fc.weight"] / scale
     return {name: new[name] if name in new else value.clone() for name, value in own.items()}

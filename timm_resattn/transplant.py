@@ -114,13 +114,7 @@ def transplant_trunk(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -
         if isinstance(step, AttentionModule):
             scale *= _set_neutral_mask(new, own, name, step)
         elif f"{name}.conv1.weight" in new:
-            _tell_norm(new, f"{name}.norm1", eps, scale, shift)
-            if f"{name}.downsample.norm.weight" in new:
-                _tell_norm(new, f"{name}.downsample.norm", eps, scale, shift)
-            if f"{name}.downsample.conv.weight" in new:
-                scale, shift = 1.0, 0.0
-            for param in LAST_PARAMS[kind]:
-                new[f"{name}.{param}"] = new[f"{name}.{param}"] * scale
+            scale, shift = _tell_unit(new, name, kind, eps, scale, shift)
         else:
             for param in LAST_PARAMS[kind]:
                 new[f"{name}.{param}"] = torch.zeros_like(own[f"{name}.{param}"])
@@ -249,6 +243,18 @@ def _lift_stem(new: StateDict, eps: float) -> torch.Tensor:
     new["stem.norm.weight"] = std.to(var.dtype)
     new["stem.norm.bias"] = (STEM_MARGIN * std).to(var.dtype)
     return STEM_MARGIN * std - mean.double()
+
+
+def _tell_unit(new: StateDict, name: str, kind: str, eps: float, scale: float, shift: Shift) -> Tuple[float, Shift]:
+    """Adapt a residual unit to an input x that became ``scale * (x + shift)``; returns scale and shift of its output."""
+    _tell_norm(new, f"{name}.norm1", eps, scale, shift)
+    if f"{name}.downsample.norm.weight" in new:
+        _tell_norm(new, f"{name}.downsample.norm", eps, scale, shift)
+    if f"{name}.downsample.conv.weight" in new:
+        scale, shift = 1.0, 0.0
+    for param in LAST_PARAMS[kind]:
+        new[f"{name}.{param}"] = new[f"{name}.{param}"] * scale
+    return scale, shift
 
 
 def _tell_norm(new: StateDict, name: str, eps: float, scale: float, shift: Shift) -> None:
