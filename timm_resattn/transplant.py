@@ -246,7 +246,7 @@ def _lift_stem(new: StateDict, eps: float) -> torch.Tensor:
 
 
 def _tell_unit(new: StateDict, name: str, kind: str, eps: float, scale: float, shift: Shift) -> Tuple[float, Shift]:
-    """Adapt a residual unit to an input x that became ``scale * (x + shift)``; returns scale and shift of its output."""
+    """Adapt a residual unit to an input that became ``scale * (x + shift)``; returns scale and shift of its output."""
     _tell_norm(new, f"{name}.norm1", eps, scale, shift)
     if f"{name}.downsample.norm.weight" in new:
         _tell_norm(new, f"{name}.downsample.norm", eps, scale, shift)
