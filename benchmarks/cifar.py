@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_device_arguments(parser)
     parser.add_argument("--eval-every", type=int, default=0, metavar="N", help="also measure every N epochs")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="stop with a checkpoint after S seconds, exit 0")
+    parser.add_argument("--stop-epoch", type=int, default=0, metavar="E", help="stop with a checkpoint behind epoch E")
     parser.add_argument(
         "--resume", nargs="?", const=True, metavar="FILE", help="go on from FILE (default: OUT/last.pt, if it is there)"
     )
@@ -116,6 +117,7 @@ def main(argv: list[str] | None = None) -> int:
         device = device_of(args.device)
         run = run_of(args)
         check_least("--eval-every", args.eval_every, 0)
+        check_least("--stop-epoch", args.stop_epoch, 0)
         check_least("--max-seconds", args.max_seconds, 0)
         if last.exists() and not args.resume:
             raise ValueError(f"{args.out} holds a run; give --resume to go on with it, or another --out")
@@ -136,7 +138,9 @@ def main(argv: list[str] | None = None) -> int:
     handler = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     deadline = math.inf if args.max_seconds is None else began + args.max_seconds
     try:
-        finished = train(trainer, args.out, lambda: bool(signals) or time.monotonic() >= deadline, args.eval_every)
+        finished = train(
+            trainer, args.out, lambda: bool(signals) or time.monotonic() >= deadline, args.eval_every, args.stop_epoch
+        )
     except FloatingPointError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1

@@ -75,6 +75,12 @@ class Run:
             del values["init"]
         return json.loads(json.dumps({**values.pop("recipe"), **values}))
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Run":
+        """The run of which these are `as_dict`."""
+        recipe = {f.name: values[f.name] for f in fields(Recipe)}
+        return cls(recipe=Recipe(**recipe), **{key: values[key] for key in values.keys() - recipe.keys()})
+
     def arguments(self) -> list[str]:
         """Arguments of `benchmarks.cifar` that ask for this run, without folders and device."""
         values = self.as_dict()
@@ -250,7 +256,9 @@ class Trainer:
         self.model.load_state_dict(deepen(state["state_dict"], self.model))
         if self.ema:
             self.ema.module.load_state_dict(self.model.state_dict())
-        self.start = {"run": state["run"], "updates": state["step"], "start": state.get("start")}
+        self.start = {name: state.get(name) for name in ("run", "training_images", "start")} | {
+            "updates": state["step"]
+        }
 
     def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Augmented images and targets of one update, drawn by the generators' present state."""
@@ -346,7 +354,9 @@ def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
 
 
-def train(trainer: Trainer, out: Path, should_stop: Callable[[], bool], eval_every: int = 0) -> bool:
+def train(
+    trainer: Trainer, out: Path, should_stop: Callable[[], bool], eval_every: int = 0, stop_epoch: int = 0
+) -> bool:
     """Train to the end, or, with a checkpoint, to where it is to stop; tell whether the end is reached."""
 
     def checkpoint() -> None:
@@ -356,6 +366,9 @@ def train(trainer: Trainer, out: Path, should_stop: Callable[[], bool], eval_eve
     write_log(out, trainer.log)  # drops what a killed run logged behind its last checkpoint
     saved_at = time.monotonic()
     while trainer.step < trainer.steps:
+        if stop_epoch and trainer.step >= stop_epoch * trainer.steps_per_epoch:
+            checkpoint()
+            return False
         row = trainer.epoch(should_stop)
         if row is None:
             checkpoint()
@@ -372,6 +385,11 @@ def train(trainer: Trainer, out: Path, should_stop: Callable[[], bool], eval_eve
     return True
 
 
+def command_of(run: Run) -> str:
+    """The command that does it."""
+    return " ".join(["python -m benchmarks.cifar", *run.arguments(), "--data-dir DIR --out OUT"])
+
+
 def write_result(trainer: Trainer, out: Path) -> dict[str, Any]:
     """Write weights and ``result.json`` of a run that is at its end; returns what the latter holds."""
     save_atomically(out / "model.safetensors", lambda path: save_file(weights_of(trainer.model), path))
@@ -381,7 +399,7 @@ def write_result(trainer: Trainer, out: Path) -> dict[str, Any]:
     count = len(trainer.log) * trainer.steps_per_epoch * trainer.run.recipe.batch_size
     outside = sum(row["share_outside"] * row["seconds"] for row in trainer.log) / seconds
     result = {
-        "command": " ".join(["python -m benchmarks.cifar", *trainer.run.arguments(), "--data-dir DIR --out OUT"]),
+        "command": command_of(trainer.run),
         **{key: value for key, value in trainer.sessions[-1].items() if key != "from_update"},
         **({"start": trainer.start} if trainer.start else {}),
         "sessions": trainer.sessions,

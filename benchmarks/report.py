@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.cifar_recipes import Recipe
 from benchmarks.cifar_trainer import Run
 from benchmarks.files import read_csv, save_atomically, write_figure
 from benchmarks.paper_results import RESULTS, STAGES
@@ -81,9 +80,7 @@ def images_tested(row: Row) -> int:
 
 def command_of(which: str, rows: Sequence[Row]) -> str:
     """The command that makes these lines."""
-    schedule = json.loads(rows[0]["schedule"])
-    recipe = Recipe(**{name: schedule.pop(name) for name in Recipe.__dataclass_fields__})
-    arguments = Run("", recipe, **schedule).arguments()[2:]
+    arguments = Run.from_dict({"model": "", **json.loads(rows[0]["schedule"])}).arguments()[2:]
     seeds = sorted({row["seed"] for row in rows}, key=int)
     return " ".join(["python -m benchmarks.paper", which, "--data-dir DIR", *arguments, "--seeds", *seeds])
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 import timm_resattn  # noqa: F401  registers the models
 from benchmarks.cifar_recipes import CHANNEL_MEAN
+from benchmarks.cifar_trainer import Run, command_of
 from benchmarks.files import save_atomically
 from benchmarks.provenance import write_json
 from timm_resattn.shipped import WEIGHTS, read_manifest
@@ -47,6 +48,16 @@ def check_fit(result: dict[str, Any], weights: str) -> None:
         raise ValueError(f"this run is not fit to ship: {', and '.join(reasons)}")
 
 
+def command_text(result: dict[str, Any]) -> str:
+    """The command of the run, and in front of it that of the run that it began with."""
+    start = result.get("start")
+    if not start:
+        return result["command"]
+    run = Run.from_dict(start["run"])
+    epochs = start["updates"] // (start["training_images"] // run.recipe.batch_size)
+    return f"{command_of(run)} --stop-epoch {epochs}; {result['command']}"
+
+
 def schedule_text(result: dict[str, Any], weights: str) -> str:
     """How the weights came about, in a line."""
     schedule, hardware = result["schedule"], result["hardware"]
@@ -54,7 +65,7 @@ def schedule_text(result: dict[str, Any], weights: str) -> str:
     average = [f"moving average of the weights ({schedule['ema_decay']})"] if weights == "ema" else []
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} used"
     start = result.get("start")
-    begun = [f"began with the weights of {start['run']['model']} after {start['updates']} updates"] if start else []
+    begun = [f"deepened from {start['run']['model']} after {start['updates']} updates of the same"] if start else []
     parts = [
         *begun,
         f"{schedule['epochs']} epochs of batch {schedule['batch_size']}",
@@ -95,8 +106,8 @@ def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str
         "sha256": hashlib.sha256(content).hexdigest(),
         "size": len(content),
         "accuracy": round(100 - error_percent, 2),
-        "dataset": f"{DATASETS[dataset]}, {TEST_IMAGES:,} test images",
-        "command": result["command"],
+        "dataset": DATASETS[dataset],
+        "command": command_text(result),
         "commit": result["commit"],
         "schedule": schedule_text(result, weights),
         "seed": result["seed"],

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from itertools import pairwise
 
 import pytest
@@ -353,6 +353,7 @@ def test_stopwatch_sums_what_is_inside(monkeypatch):
         (["--opt", "sdg"], "opt must be one of timm.optim.list_optimizers(), as sgd or adamw; got 'sdg'"),
         (["--seed", "-1"], "seed must be"),
         (["--eval-every", "-1"], "--eval-every must be"),
+        (["--stop-epoch", "-1"], "--stop-epoch must be"),
         (["--max-seconds", "-1"], "--max-seconds must be"),
         (["--dataset", "cifar100", "--data-dir", "/nowhere"], "/nowhere holds neither train.npz nor an image folder"),
         (["--resume", "/nowhere/last.pt"], "/nowhere/last.pt is not there"),
@@ -383,6 +384,25 @@ def test_init_begins_with_a_shallower_network(train, tmp_path):
     result = json.loads((tmp_path / "deep" / "result.json").read_text())
     assert (result["start"]["updates"], result["start"]["run"]) == (STEPS, before["run"])
     assert f"--init {begin}" in result["command"]
+
+
+def test_stop_epoch(train, tmp_path, capsys):
+    assert train("--epochs", 3, "--stop-epoch", 2) == 0
+    assert f"stopped after {2 * STEPS} of {3 * STEPS} updates" in capsys.readouterr().err
+    assert len(log_of(tmp_path / "out")) == 2 and not (tmp_path / "out" / "result.json").exists()
+    assert train("--epochs", 3, "--stop-epoch", 2, "--resume") == 0  # is there already
+    assert len(log_of(tmp_path / "out")) == 2
+    assert train("--epochs", 3, "--resume") == 0
+    train("--epochs", 3, out="whole")
+    stopped, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "whole"))
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("options", [[], ["--recipe", "paper"], ["--label-noise", 0.3, "--init", "x.pt", "--no-amp"]])
+def test_a_run_comes_back_from_its_values(options):
+    given = [*SMALL, "--data-dir", "x", "--out", "y", *map(str, options)]
+    run = cifar.run_of(cifar.build_parser().parse_args(given))
+    assert Run.from_dict(run.as_dict()) == replace(run, model_kwargs=run.as_dict()["model_kwargs"])
 
 
 def test_init_of_another_network_is_refused(train, tmp_path, capsys):

@@ -98,7 +98,7 @@ def test_card_of_weights_that_ship(monkeypatch, tmp_path):
     overlay = dict(file=str(tmp_path / "x.safetensors"), tag="made_up")
     card = pretrained_card(timm.create_model("resattn56_cifar", device="meta", pretrained_cfg_overlay=overlay))
     assert "# resattn56_cifar.made_up\n" in card
-    assert "95.1% top-1 on the test set of CIFAR-10" in card
+    assert "95.1% top-1 on the 10,000 test images of CIFAR-10" in card
     assert "`make x` at commit abc: 9 epochs, seed 3" in card
     assert "\ndatasets:\n- cifar10\n" in card
     assert "untrained" not in card

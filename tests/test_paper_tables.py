@@ -357,6 +357,19 @@ def finished_run(folder: Path, model="resattn56_cifar", **changes):
     return weights
 
 
+def test_weights_of_a_deepened_network_say_so(tmp_path):
+    origin = Run("resattn56_cifar", RECIPES["modern"], seed=3)
+    start = dict(run=origin.as_dict(), training_images=50_000, updates=8 * 390, start=None)
+    finished_run(tmp_path / "run", "resattn92_cifar", start=start)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "manifest.json").write_text("{}")
+    _, entry = ship.ship(tmp_path / "run", "t", "ema", tmp_path / "weights")
+    first, _, second = entry["command"].partition("; ")
+    assert first.startswith("python -m benchmarks.cifar --model resattn56_cifar") and "--seed 3" in first
+    assert first.endswith("--stop-epoch 8") and second == "python -m benchmarks.cifar"
+    assert "deepened from resattn56_cifar after 3120 updates" in entry["schedule"]
+
+
 def test_a_finished_run_ships(tmp_path, capsys):
     weights = finished_run(tmp_path / "run")
     folder = tmp_path / "weights"

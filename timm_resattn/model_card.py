@@ -116,8 +116,8 @@ def pretrained_card(model: nn.Module) -> str:
         entry = read_manifest()[Path(cfg.file).name]
         front["datasets"] = [entry["dataset"].lower().replace("-", "")]
         what = [
-            f"{entry['accuracy']}% top-1 on the test set of {entry['dataset']}, measured with the file that "
-            "ships in the package.",
+            f"{entry['accuracy']}% top-1 on the 10,000 test images of {entry['dataset']}, measured with the "
+            "file that ships in the package.",
             f"Trained by `{entry['command']}` at commit {entry['commit']}: {entry['schedule']}, seed {entry['seed']}.",
         ]
     elif cfg.hf_hub_id:
