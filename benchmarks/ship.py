@@ -2,10 +2,12 @@
 
     python -m benchmarks.ship RUN_FOLDER [--tag TAG] [--weights ema|model] [--folder DIR]
 
-Writes ``MODEL.TAG.safetensors`` and its entry in ``manifest.json`` to ``timm_resattn/weights/``, and prints the line
-for ``default_cfgs`` in ``timm_resattn/resattn.py``. Which weights are taken, the moving average or the last ones, is a
-choice to make before the test error is looked at. A run that is not fit to ship is refused: one that is not at its end,
-was not measured on the whole test set, has a network, labels, training images or an input other than those of its name.
+Writes ``MODEL.TAG.safetensors`` and its entry in ``manifest.json`` to ``timm_resattn/weights/``, the run's result and
+log to ``benchmarks/results/cifar/`` and the README's table, and prints the line for ``default_cfgs`` in
+``timm_resattn/resattn.py``; with another ``--folder``, weights and manifest only. Which weights are taken, the moving
+average or the last ones, is a choice to make before the test error is looked at. A run that is not fit to ship is
+refused: one that is not at its end, was not measured on the whole test set, has a network, labels, training images or
+an input other than those of its name.
 """
 
 import argparse
@@ -24,9 +26,14 @@ import timm_resattn  # noqa: F401  registers the models
 from benchmarks.cifar_recipes import CHANNEL_MEAN
 from benchmarks.cifar_trainer import Run, command_of
 from benchmarks.files import save_atomically
+from benchmarks.paper_results import RESULTS
+from benchmarks.paper_tables import TABLES
 from benchmarks.provenance import write_json
+from benchmarks.readme import write_block
 from timm_resattn.shipped import WEIGHTS, read_manifest
 
+COMMAND = "python -m benchmarks.ship"
+RECORDS = RESULTS / "cifar"
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 MAX_BYTES = 16 * 2**20
 TEST_IMAGES = 10_000
@@ -119,11 +126,37 @@ def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str
     return name, entry
 
 
+def record(run: Path, name: str) -> None:
+    """Keep a run's result and log among the results."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    write_json(RECORDS / f"{name}.json", json.loads((run / "result.json").read_text()) | {"log": log})
+
+
+def as_markdown(manifest: dict[str, dict[str, Any]]) -> str:
+    """The weights that ship: their test error beside the paper's, and how they came about."""
+    paper = {
+        (cell.model, cell.dataset): cell.paper
+        for number in ("3", "6")
+        for cell in TABLES[number].cells
+        if not cell.model_kwargs
+    }
+    lines = ["| name | data | test error | the paper's | trained by | seed |", "|---|---|---:|---:|---|---:|"]
+    for file, entry in manifest.items():
+        name = file.removesuffix(".safetensors")
+        dataset = next(key for key, title in DATASETS.items() if title == entry["dataset"])
+        published = paper.get((name.partition(".")[0], dataset))
+        error = f"{100 - entry['accuracy']:.2f}% | {f'{published:.2f}%' if published else '-'}"
+        lines.append(
+            f"| `{name}` | {entry['dataset']} | {error} | "
+            f"{entry['schedule']} ([record](benchmarks/results/cifar/{name}.json)) | {entry['seed']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.ship", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="the --out of a finished run")
     parser.add_argument("--tag", default="cifar10", help="of the pretrained name, MODEL.TAG (default: cifar10)")
     parser.add_argument("--weights", choices=("ema", "model"), default="ema", help="default: ema")
@@ -131,6 +164,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         name, entry = ship(args.run, args.tag, args.weights, args.folder)
+        if args.folder.resolve() == WEIGHTS:
+            record(args.run, name)
+            write_block(COMMAND, as_markdown(read_manifest()))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f"{name}: {entry['accuracy']}% top-1, {entry['size']:,} bytes. In default_cfgs, its entry is:")

@@ -72,9 +72,8 @@ def healthy(hub, folder):
     """The plain call, from the cache with other options, and the other kind of unit."""
     import timm
     import torch
-    from helpers import relative_error
+    from helpers import images, lived_in, relative_error
     from safetensors.torch import save
-    from test_transplant import images, lived_in
 
     import timm_resattn  # noqa: F401
 
@@ -144,9 +143,8 @@ def dump(model):
 
 def healthy_url(hub):
     import timm
-    from helpers import live_in, relative_error
+    from helpers import images, live_in, relative_error
     from pytorchcv.model_provider import get_model
-    from test_transplant import images
 
     reference = live_in(get_model("resattnet56"))
     hub.files["/v0.1.0/resattnet56.pth"] = dump(reference)
@@ -159,9 +157,9 @@ def healthy_url(hub):
 def faults_of_a_url(hub, folder):
     import timm
 
-    call = dict(model_name="resattn56_cifar", pretrained_cfg_overlay=dict(url=f"{hub.url}/cifar.pth"))
+    call = dict(model_name="resattn128_cifar", pretrained_cfg_overlay=dict(url=f"{hub.url}/cifar.pth"))
     found = {"url, missing": dict(first=try_to_load(**call))}
-    hub.files["/cifar.pth"] = dump(timm.create_model("resattn56_cifar"))
+    hub.files["/cifar.pth"] = dump(timm.create_model("resattn128_cifar"))
     hub.damage["/cifar.pth"] = lambda content: content[:-1000]
     found["url, connection cut"] = dict(first=try_to_load(**call))
     hub.damage.clear()

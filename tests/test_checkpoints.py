@@ -116,7 +116,7 @@ def test_names_without_weights_say_which_have_some():
         RuntimeError, match="No pretrained weights exist for resattn56, only for resattn92, resattn128, "
     ) as e:
         timm.create_model("resattn56", pretrained=True)
-    assert "resattn56_dskip: use pretrained=False" in str(e.value)
+    assert "resattn56_cifar, resattn92_cifar: use pretrained=False" in str(e.value)
 
 
 def test_pretrained_names():
@@ -124,11 +124,12 @@ def test_pretrained_names():
     expected = {f"{name}.resnetv2_{depth}_a1h_in1k" for name, depth in donors.items()}
     plain = ["a1h", "a1", "a2", "a3", "ra", "gluon", "tv", "tv2", "fb_ssl_yfcc100m_ft", "fb_swsl_ig1b_ft"]
     expected |= {f"resattnext92_32x4d.{tag}_in1k" for tag in plain} | {"resattn56_dskip.phamquiluan_in1k"}
+    expected |= {"resattn56_cifar.cifar10", "resattn92_cifar.cifar10"}
     assert set(timm.list_pretrained("resattn*")) == expected
     assert timm.get_pretrained_cfg("resattnext92_32x4d").tag == "a1h_in1k"
 
 
-@pytest.mark.parametrize("name", [n for n in timm.list_pretrained("resattn*") if "dskip" not in n])
+@pytest.mark.parametrize("name", [n for n in timm.list_pretrained("resattn*") if "dskip" not in n and "cifar" not in n])
 def test_donors_data_configuration_is_taken_over(name):
     cfg = timm.get_pretrained_cfg(name)
     donor = timm.get_pretrained_cfg(cfg.hf_hub_id.removeprefix("timm/"))

@@ -5,9 +5,9 @@ import os
 import pytest
 import timm
 import torch
-from helpers import relative_error
+from helpers import images, relative_error
 from safetensors.torch import save_file
-from test_transplant import images, small_resnetv2
+from test_transplant import small_resnetv2
 
 import timm_resattn  # noqa: F401  registers the models
 

@@ -104,7 +104,7 @@ def test_url_is_pytorchcvs_network(online):
     ("fault", "reason"), [("url, missing", "404"), ("url, connection cut", "and was removed from the cache: try again")]
 )
 def test_faults_of_a_url(online, fault, reason):
-    clear(online[fault]["first"], "resattn56_cifar", "from the URL http://127.0.0.1:", reason)
+    clear(online[fault]["first"], "resattn128_cifar", "from the URL http://127.0.0.1:", reason)
     assert online[fault]["then"] is None
     assert online[fault]["later"] is None  # from the cache
 

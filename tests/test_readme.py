@@ -38,6 +38,21 @@ def test_table_of_runs_is_in_step(monkeypatch):
         assert run["top1"] == run["epochs"][-1]["eval_top1"]
 
 
+def test_table_of_weights_is_in_step(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import readme, ship
+    from timm_resattn.shipped import read_manifest
+
+    text, manifest = README.read_text(), read_manifest()
+    assert readme.with_block(text, ship.COMMAND, ship.as_markdown(manifest)) == text
+    for file, entry in manifest.items():
+        name = file.removesuffix(".safetensors")
+        run = json.loads((ship.RECORDS / f"{name}.json").read_text())
+        assert entry["accuracy"] in [round(100 - run[key], 2) for key in ("error", "error_ema")]
+        assert (entry["commit"], entry["seed"]) == (run["commit"], run["seed"])
+        assert run["log"][-1]["epoch"] == run["schedule"]["epochs"]
+
+
 def test_table_of_starts_is_in_step(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks import readme, transplant

@@ -45,6 +45,7 @@ from .checks import check_choice, check_int, check_ints, check_rate, get_norm_ac
 from .download import explain_failures
 from .fold import fold_norm, refuse_training
 from .mask import ATTN_ACTS, POOL_MODES, pooled_size
+from .shipped import shipped_file
 from .units import UNITS, InceptionUnit, PostActUnit, PreActUnit
 
 __all__ = ["ResAttn"]  # register_model adds each entrypoint
@@ -577,6 +578,9 @@ def _cifar_cfg(**kwargs: Any) -> Dict[str, Any]:
     )
 
 
+_CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
 def _donor_cfg(donor: str, accuracy: str) -> Dict[str, Any]:
     """Weights of a timm classifier, transplanted into the trunk: its hub repository, licence and data configuration."""
     donor_cfg = get_pretrained_cfg(donor)
@@ -622,7 +626,9 @@ default_cfgs = generate_default_cfgs(
             "The repository states no licence; the file is fetched from there.",
         ),
         "resattn92_dskip": _cfg(),
-        "resattn56_cifar": _cifar_cfg(),
+        "resattn56_cifar.cifar10": _cifar_cfg(
+            file=shipped_file("resattn56_cifar.cifar10"), label_names=_CIFAR10_CLASSES, license="apache-2.0"
+        ),
         "resattn92_cifar": _cifar_cfg(),
         "resattn128_cifar": _cifar_cfg(),
         "resattn164_cifar": _cifar_cfg(),
