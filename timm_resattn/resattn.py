@@ -629,7 +629,9 @@ default_cfgs = generate_default_cfgs(
         "resattn56_cifar.cifar10": _cifar_cfg(
             file=shipped_file("resattn56_cifar.cifar10"), label_names=_CIFAR10_CLASSES, license="apache-2.0"
         ),
-        "resattn92_cifar": _cifar_cfg(),
+        "resattn92_cifar.cifar10": _cifar_cfg(
+            file=shipped_file("resattn92_cifar.cifar10"), label_names=_CIFAR10_CLASSES, license="apache-2.0"
+        ),
         "resattn128_cifar": _cifar_cfg(),
         "resattn164_cifar": _cifar_cfg(),
         "resattn236_cifar": _cifar_cfg(),
