@@ -14,8 +14,9 @@ With ``--val-images N`` the error is that on N training images which are not tra
 ``--resume OTHER/last.pt`` goes on from another run, with more epochs too as long as the learning rate was the same up
 to there: a ``--sched wsd`` run can be prolonged from any checkpoint in front of its decay.
 
-``--init OTHER/last.pt`` begins with the weights of another run, also of a network with fewer Attention Modules: what
-this one has beyond it begins as the identity (`timm_resattn.deepen`), and the whole computes the same function.
+``--init`` begins with the weights of another run, ``OTHER/last.pt``, or of a ``.safetensors`` file, as those that ship,
+also of a network with fewer Attention Modules: what this one has beyond it begins as the identity
+(`timm_resattn.deepen`), and the whole computes the same function.
 """
 
 import argparse
@@ -30,7 +31,7 @@ import torch
 
 from benchmarks.cifar_data import CLASSES
 from benchmarks.cifar_recipes import add_recipe_arguments, recipe_of
-from benchmarks.cifar_trainer import Run, Trainer, load_data, read_checkpoint, train, write_result
+from benchmarks.cifar_trainer import Run, Trainer, load_data, read_checkpoint, read_start, train, write_result
 from timm_resattn.convert import key_value
 from timm_resattn.optimize import retain_freed_memory
 
@@ -79,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", nargs="?", const=True, metavar="FILE", help="go on from FILE (default: OUT/last.pt, if it is there)"
     )
-    parser.add_argument("--init", metavar="FILE", help="begin with the weights of this checkpoint of another run")
+    parser.add_argument("--init", metavar="FILE", help="begin with the weights of this checkpoint or safetensors file")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     add_recipe_arguments(parser, "modern")
     return parser
@@ -129,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
         if source.exists() or source != last:
             trainer.load_state_dict(read_checkpoint(source))
         elif args.init:
-            trainer.begin_with(read_checkpoint(Path(args.init)))
+            trainer.begin_with(*read_start(Path(args.init)))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """A training run on CIFAR: what decides it, its loop, its checkpoints and its result."""
 
+import hashlib
 import json
 import math
 import time
@@ -251,14 +252,12 @@ class Trainer:
         self.step, self.log, self.partial = state["step"], state["log"], state["partial"]
         self.sessions, self.start = state["sessions"], state.get("start")
 
-    def begin_with(self, state: dict[str, Any]) -> None:
-        """Take the weights of another run's checkpoint; raises a `ValueError` as `timm_resattn.deepen.deepen` does."""
-        self.model.load_state_dict(deepen(state["state_dict"], self.model))
+    def begin_with(self, state_dict: dict[str, torch.Tensor], start: dict[str, Any]) -> None:
+        """Take the weights that `read_start` read; raises a `ValueError` as `timm_resattn.deepen.deepen` does."""
+        self.model.load_state_dict(deepen(state_dict, self.model))
         if self.ema:
             self.ema.module.load_state_dict(self.model.state_dict())
-        self.start = {name: state.get(name) for name in ("run", "training_images", "start")} | {
-            "updates": state["step"]
-        }
+        self.start = start
 
     def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Augmented images and targets of one update, drawn by the generators' present state."""
@@ -425,3 +424,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not {"run", "training_images", "optimizer"} <= state.keys():
         raise ValueError(f"{path} is no checkpoint of benchmarks.cifar.")
     return state
+
+
+def read_start(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Weights that a run may begin with, and where they come from.
+
+    A ``.safetensors`` file is known by its name and hash, a checkpoint by its run, its position and what it began with.
+
+    Raises:
+        ValueError: The file can't be read or is something else.
+    """
+    if path.suffix == ".safetensors":
+        return read_file(path), {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    state = read_checkpoint(path)
+    origin = {name: state.get(name) for name in ("run", "training_images", "start")}
+    return state["state_dict"], origin | {"updates": state["step"]}

@@ -55,14 +55,28 @@ def check_fit(result: dict[str, Any], weights: str) -> None:
         raise ValueError(f"this run is not fit to ship: {', and '.join(reasons)}")
 
 
-def command_text(result: dict[str, Any]) -> str:
-    """The command of the run, and in front of it that of the run that it began with."""
-    start = result.get("start")
-    if not start:
-        return result["command"]
+def commands_before(start: dict[str, Any] | None) -> list[str]:
+    """Commands of the runs that a run began with, the first one first; a file of weights does not tell its own."""
+    if not start or "file" in start:
+        return []
     run = Run.from_dict(start["run"])
-    epochs = start["updates"] // (start["training_images"] // run.recipe.batch_size)
-    return f"{command_of(run)} --stop-epoch {epochs}; {result['command']}"
+    epochs = epochs_of(start)
+    stop = f" --stop-epoch {epochs}" if epochs < run.recipe.epochs else ""
+    return [*commands_before(start["start"]), command_of(run) + stop]
+
+
+def epochs_of(start: dict[str, Any]) -> int:
+    """Whole epochs that the run behind ``start`` had trained for."""
+    return start["updates"] // (start["training_images"] // start["run"]["batch_size"])
+
+
+def start_text(start: dict[str, Any], model: str) -> str:
+    """What a run of ``model`` began with, in a few words."""
+    if "file" in start:
+        return f"begun with {start['file']} (sha256 {start['sha256'][:8]})"
+    other = start["run"]["model"]
+    how = "begun with" if other == model else "deepened from"
+    return f"{how} {other} after {epochs_of(start)} of {start['run']['epochs']} epochs"
 
 
 def schedule_text(result: dict[str, Any], weights: str) -> str:
@@ -72,7 +86,7 @@ def schedule_text(result: dict[str, Any], weights: str) -> str:
     average = [f"moving average of the weights ({schedule['ema_decay']})"] if weights == "ema" else []
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} used"
     start = result.get("start")
-    begun = [f"deepened from {start['run']['model']} after {start['updates']} updates of the same"] if start else []
+    begun = [start_text(start, schedule["model"])] if start else []
     parts = [
         *begun,
         f"{schedule['epochs']} epochs of batch {schedule['batch_size']}",
@@ -114,7 +128,7 @@ def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str
         "size": len(content),
         "accuracy": round(100 - error_percent, 2),
         "dataset": DATASETS[dataset],
-        "command": command_text(result),
+        "command": "; ".join([*commands_before(result.get("start")), result["command"]]),
         "commit": result["commit"],
         "schedule": schedule_text(result, weights),
         "seed": result["seed"],

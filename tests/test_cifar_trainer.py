@@ -1,5 +1,6 @@
 """The trainer for CIFAR: recipes, resuming, stopping, what it writes and what it refuses."""
 
+import hashlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import torch
 from helpers import random_cifar
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 cifar = pytest.importorskip("benchmarks.cifar")
 recipes = pytest.importorskip("benchmarks.cifar_recipes")
@@ -384,6 +385,24 @@ def test_init_begins_with_a_shallower_network(train, tmp_path):
     result = json.loads((tmp_path / "deep" / "result.json").read_text())
     assert (result["start"]["updates"], result["start"]["run"]) == (STEPS, before["run"])
     assert f"--init {begin}" in result["command"]
+
+
+def test_init_begins_with_a_file_of_weights(train, tmp_path, capsys):
+    train("--epochs", 1, "--warmup-epochs", 0, out="first")
+    weights = tmp_path / "first" / "ema.safetensors"
+    train("--epochs", 2, "--warmup-epochs", 0, "--init", weights, "--max-seconds", 0, out="second")
+    begun = torch.load(tmp_path / "second" / "last.pt")
+    assert begun["step"] == 0
+    for name, tensor in load_file(weights).items():
+        assert torch.equal(begun["state_dict"][name], tensor) and torch.equal(begun["state_dict_ema"][name], tensor)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    train("--epochs", 2, "--warmup-epochs", 0, "--init", weights, "--resume", out="second")
+    result = json.loads((tmp_path / "second" / "result.json").read_text())
+    assert result["start"] == {"file": "ema.safetensors", "sha256": digest}
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(SystemExit, match="2"):
+        train("--epochs", 1, "--warmup-epochs", 0, "--init", tmp_path / "other.safetensors", out="third")
+    assert "the weights have 0 blocks there" in capsys.readouterr().err and not (tmp_path / "third").exists()
 
 
 def test_stop_epoch(train, tmp_path, capsys):

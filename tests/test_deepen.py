@@ -121,8 +121,12 @@ def test_nothing_is_modified():
 @pytest.mark.parametrize(
     ("shallow", "deep", "message"),
     [
-        (dict(depths=(2, 1)), dict(), "Stage 0 has 1 Attention Modules and must not have fewer than it had"),
-        (dict(closing_units=(1, 1)), dict(), "Stage 0 has 1 Attention Modules and must not have fewer"),
+        (dict(depths=(2, 1)), dict(), "fewer modules than it had; the weights have 3 blocks"),
+        (
+            dict(closing_units=(1, 1)),
+            dict(),
+            "Stage 0 has 2 blocks, 1 of them Attention Modules, and must not have fewer modules",
+        ),
         (dict(num_classes=7), dict(depths=(2, 1)), "misshapen head.fc.weight [7, 32] not [5, 32], head.fc.bias"),
         (dict(mask_type="none"), dict(depths=(2, 1)), "missing stages.0.blocks.1.mask"),
         (dict(), dict(depths=(2, 1), mask_type="none"), "unexpected stages.0.blocks.1.mask"),

@@ -357,17 +357,38 @@ def finished_run(folder: Path, model="resattn56_cifar", **changes):
     return weights
 
 
-def test_weights_of_a_deepened_network_say_so(tmp_path):
-    origin = Run("resattn56_cifar", RECIPES["modern"], seed=3)
-    start = dict(run=origin.as_dict(), training_images=50_000, updates=8 * 390, start=None)
+def start_of(model, updates, before=None):
+    """What a run that began with another one's checkpoint knows of it."""
+    return dict(
+        run=Run(model, RECIPES["modern"], seed=3).as_dict(), training_images=50_000, updates=updates, start=before
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "commands", "text"),
+    [
+        (
+            start_of("resattn56_cifar", 8 * 390),
+            [" --stop-epoch 8"],
+            "deepened from resattn56_cifar after 8 of 100 epochs",
+        ),
+        (
+            start_of("resattn92_cifar", 100 * 390, start_of("resattn56_cifar", 20 * 390)),
+            [" --stop-epoch 20", " --data-dir DIR --out OUT"],
+            "begun with resattn92_cifar after 100 of 100 epochs",
+        ),
+        (dict(file="w.safetensors", sha256="0123456789abcdef"), [], "begun with w.safetensors (sha256 01234567)"),
+    ],
+)
+def test_weights_that_began_with_others_say_so(tmp_path, start, commands, text):
     finished_run(tmp_path / "run", "resattn92_cifar", start=start)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "manifest.json").write_text("{}")
     _, entry = ship.ship(tmp_path / "run", "t", "ema", tmp_path / "weights")
-    first, _, second = entry["command"].partition("; ")
-    assert first.startswith("python -m benchmarks.cifar --model resattn56_cifar") and "--seed 3" in first
-    assert first.endswith("--stop-epoch 8") and second == "python -m benchmarks.cifar"
-    assert "deepened from resattn56_cifar after 3120 updates" in entry["schedule"]
+    *before, last = entry["command"].split("; ")
+    assert last == "python -m benchmarks.cifar" and len(before) == len(commands)
+    assert all(full.endswith(end) and " --seed 3 " in f"{full} " for full, end in zip(before, commands, strict=True))
+    assert entry["schedule"].startswith(f"{text}; 100 epochs of batch 128")
 
 
 def test_a_finished_run_ships(tmp_path, capsys):

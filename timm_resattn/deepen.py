@@ -80,9 +80,13 @@ def _place_stage(
     prefix = f"stages.{stage_idx}.blocks"
     blocks: Any = model.get_submodule(prefix)
     depth = sum(isinstance(block, AttentionModule) for block in blocks)
-    lacking = len(blocks) - len({name.split(".")[3] for name in state_dict if name.startswith(f"{prefix}.")})
+    found = len({name.split(".")[3] for name in state_dict if name.startswith(f"{prefix}.")})
+    lacking = len(blocks) - found
     if not 0 <= lacking <= depth:
-        raise ValueError(f"Stage {stage_idx} has {depth} Attention Modules and must not have fewer than it had.")
+        raise ValueError(
+            f"Stage {stage_idx} has {len(blocks)} blocks, {depth} of them Attention Modules, and must not have fewer "
+            f"modules than it had; the weights have {found} blocks there."
+        )
     for i, block in enumerate(blocks):
         if depth - lacking < i <= depth:
             added[f"{prefix}.{i}"] = block
