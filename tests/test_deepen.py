@@ -118,15 +118,17 @@ def test_nothing_is_modified():
         assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
 
 
+TOO_MANY = (
+    "Stage 0 has 2 blocks, 1 of them Attention Modules, and must not have fewer modules than it had; "
+    "the weights have 3 blocks there."
+)
+
+
 @pytest.mark.parametrize(
     ("shallow", "deep", "message"),
     [
-        (dict(depths=(2, 1)), dict(), "fewer modules than it had; the weights have 3 blocks"),
-        (
-            dict(closing_units=(1, 1)),
-            dict(),
-            "Stage 0 has 2 blocks, 1 of them Attention Modules, and must not have fewer modules",
-        ),
+        (dict(depths=(2, 1)), dict(), TOO_MANY),
+        (dict(closing_units=(1, 1)), dict(), TOO_MANY),
         (dict(num_classes=7), dict(depths=(2, 1)), "misshapen head.fc.weight [7, 32] not [5, 32], head.fc.bias"),
         (dict(mask_type="none"), dict(depths=(2, 1)), "missing stages.0.blocks.1.mask"),
         (dict(), dict(depths=(2, 1), mask_type="none"), "unexpected stages.0.blocks.1.mask"),
