@@ -127,16 +127,25 @@ def add_label_noise(labels: torch.Tensor, noise: float, num_classes: int, seed: 
     return torch.where(changed, (labels + shift) % num_classes, labels)
 
 
-def random_crop_flip(images: torch.Tensor, pad: int = 4) -> torch.Tensor:
+def random_crop_flip(images: torch.Tensor, pad: int = 4, size: int = 0) -> torch.Tensor:
     """Zero-pad by ``pad``, crop each image at its own random place, mirror each with probability 1/2.
 
-    Shape: ``(B, C, H, W) -> (B, C, H, W)``.
+    Shape: ``(B, C, H, W) -> (B, C, size, size)``, or ``(B, C, H, W)`` with a ``size`` of 0.
+
+    Raises:
+        ValueError: ``size`` is more than the padded image has.
     """
     batch, _, height, width = images.shape
+    if size > min(height, width) + 2 * pad:
+        raise ValueError(f"crop must be at most {min(height, width) + 2 * pad}, the padded image's side; got {size}")
     padded = F.pad(images, [pad] * 4)
     device = images.device
-    rows = torch.randint(2 * pad + 1, (batch, 1), device=device) + torch.arange(height, device=device)
-    cols = torch.randint(2 * pad + 1, (batch, 1), device=device) + torch.arange(width, device=device)
+
+    def places(length: int) -> torch.Tensor:
+        side = size or length
+        return torch.randint(length + 2 * pad - side + 1, (batch, 1), device=device) + torch.arange(side, device=device)
+
+    rows, cols = places(height), places(width)
     flip = torch.rand(batch, 1, device=device) < 0.5
     cols = torch.where(flip, cols.flip(1), cols)
     index = torch.arange(batch, device=device)
@@ -156,6 +165,32 @@ def cutout(images: torch.Tensor, size: int) -> torch.Tensor:
         return (places < start) | (places >= start + size)
 
     return images * (outside(height)[:, :, None] | outside(width)[:, None, :])[:, None]
+
+
+def prune(losses: torch.Tensor, share: float, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose the images of an epoch: the easiest ``2 * share`` of them are thinned by half, which then counts twice.
+
+    "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", https://arxiv.org/abs/2303.04947. The
+    expectation of the weighted sum over the chosen images is that of the sum over all. **Deviation:** the easy ones
+    are a fixed share, not those below the mean loss, so that every epoch has the same number of updates.
+
+    Args:
+        losses: Last known loss of each image, ``(N,)``.
+        share: Share of the images to leave out, from 0 to 0.5.
+        rng: Draws which, and the order.
+
+    Returns:
+        Indices of the chosen images in random order and their weights, 1 or 2, both ``(N - round(share * N),)``.
+    """
+    count = len(losses)
+    left_out = round(share * count)
+    order = torch.from_numpy(rng.permutation(count))
+    easy = order[losses.cpu()[order].argsort(stable=True)[: 2 * left_out]]
+    easy = easy[torch.from_numpy(rng.permutation(len(easy)))]
+    weights = torch.ones(count)
+    weights[easy[:left_out]], weights[easy[left_out:]] = 0, 2
+    kept = order[weights[order] > 0]
+    return kept, weights[kept]
 
 
 @cache

@@ -36,6 +36,9 @@ class Recipe:
         decay_epochs: Epochs of the decay of ``wsd``; below 1, a share of the epochs behind the warm-up.
         smoothing: Label smoothing.
         pad: Zero-padding, in pixels, in front of the random crop.
+        crop: Side of the random crop, for a cheaper update; 0 for that of the image, which is what is tested on.
+        prune: Share of the training images that an epoch leaves out: a random half of those with the lowest loss, of
+            which the other half counts twice (`benchmarks.cifar_data.prune`); 0 for none.
         cutout: Side of the square that is blanked in each image; 0 for none.
         mixup: Alpha of mixup; 0 for none.
         cutmix: Alpha of cutmix; 0 for none. With both, each batch draws one of them.
@@ -57,6 +60,8 @@ class Recipe:
     decay_epochs: float = 0.3
     smoothing: float = 0.1
     pad: int = 4
+    crop: int = 0
+    prune: float = 0.0
     cutout: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -71,12 +76,16 @@ class Recipe:
                 raise ValueError(f"{name} must be an integer of at least 1; got {getattr(self, name)}.")
         if not self.lr > 0:
             raise ValueError(f"lr must be greater than 0; got {self.lr}.")
-        for name in ("weight_decay", "decay_epochs", "pad", "cutout", "mixup", "cutmix"):
+        for name in ("weight_decay", "decay_epochs", "pad", "crop", "cutout", "mixup", "cutmix"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}.")
         for name in ("momentum", "smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1; got {getattr(self, name)}.")
+        if not 0 <= self.prune <= 0.5:
+            raise ValueError(f"prune must be from 0 to 0.5; got {self.prune}.")
+        if self.prune and (self.mixup or self.cutmix):
+            raise ValueError(f"prune must be 0 with mixup or cutmix, which mix easy and hard images; got {self.prune}.")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs must be at least 0 and less than epochs; got {self.warmup_epochs}.")
         for name, choices in (("sched", SCHEDULES), ("mean", (CHANNEL_MEAN, PIXEL_MEAN))):
@@ -176,5 +185,10 @@ def create_mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
 
 
 def create_loss(recipe: Recipe) -> nn.Module:
-    """timm's loss: of soft targets with mixup or cutmix, else with the recipe's label smoothing."""
+    """Loss of a batch: timm's, of soft targets with mixup or cutmix, else with the recipe's label smoothing.
+
+    With pruning it is torch's, the same function, as a loss an image, ``(B,)``.
+    """
+    if recipe.prune:
+        return nn.CrossEntropyLoss(label_smoothing=recipe.smoothing, reduction="none")
     return SoftTargetCrossEntropy() if recipe.mixup or recipe.cutmix else LabelSmoothingCrossEntropy(recipe.smoothing)

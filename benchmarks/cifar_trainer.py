@@ -27,6 +27,7 @@ from benchmarks.cifar_data import (
     load_cifar,
     normalize,
     pixel_mean,
+    prune,
     random_crop_flip,
     split_validation,
     subtract_pixel_mean,
@@ -45,6 +46,7 @@ from benchmarks.files import save_atomically
 from benchmarks.provenance import provenance, write_json
 from timm_resattn.deepen import deepen
 from timm_resattn.files import read_file
+from timm_resattn.shipped import read_manifest
 
 CHECKPOINT_SECONDS = 60.0  # at the end of an epoch a checkpoint is written if the last one is older
 
@@ -79,7 +81,7 @@ class Run:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Run":
         """The run of which these are `as_dict`."""
-        recipe = {f.name: values[f.name] for f in fields(Recipe)}
+        recipe = {f.name: values.get(f.name, f.default) for f in fields(Recipe)}  # older runs lack what came later
         return cls(recipe=Recipe(**recipe), **{key: values[key] for key in values.keys() - recipe.keys()})
 
     def arguments(self) -> list[str]:
@@ -212,13 +214,16 @@ class Trainer:
         self.ema = ModelEmaV3(self.model, decay=ema_decay, use_warmup=True) if ema_decay else None
         self.network = torch.compile(self.model, mode=compile_mode) if compile_mode else self.model
         self.optimizer = create_optimizer(recipe, self.model)
-        self.steps_per_epoch = len(data.labels) // recipe.batch_size
+        count = len(data.labels)
+        self.steps_per_epoch = updates_per_epoch(count, recipe.prune, recipe.batch_size)
         self.steps = recipe.epochs * self.steps_per_epoch
         self.scheduler = create_scheduler(recipe, self.optimizer, self.steps_per_epoch)
         self.criterion = create_loss(recipe)
         self.mixup = create_mixup(recipe, CLASSES[run.dataset])
         self.prepare = preparation(recipe, data.images)
         self.step = 0
+        self.losses = torch.zeros(count, device=device) if recipe.prune else None  # the last one of each image
+        self.chosen: tuple[torch.Tensor, torch.Tensor] | None = None  # what `choose` drew, with pruning
         self.start: dict[str, Any] | None = None  # the run whose weights this one began with
         self.sessions: list[dict[str, Any]] = []  # where each process that trained took over, and its circumstances
         self.log: list[dict[str, Any]] = []
@@ -233,6 +238,8 @@ class Trainer:
             "start": self.start,
             "sessions": self.sessions,
             "partial": self.partial,
+            "losses": self.losses,
+            "chosen": self.chosen,
             "state_dict": self.model.state_dict(),
             "state_dict_ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
@@ -251,6 +258,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.log, self.partial = state["step"], state["log"], state["partial"]
         self.sessions, self.start = state["sessions"], state.get("start")
+        if self.losses is not None:
+            self.losses, self.chosen = state["losses"].to(self.device), state["chosen"]
 
     def begin_with(self, state_dict: dict[str, torch.Tensor], start: dict[str, Any]) -> None:
         """Take the weights that `read_start` read; raises a `ValueError` as `timm_resattn.deepen.deepen` does."""
@@ -262,18 +271,29 @@ class Trainer:
     def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Augmented images and targets of one update, drawn by the generators' present state."""
         recipe = self.run.recipe
-        images = random_crop_flip(self.prepare(self.data.images[index]), recipe.pad)
+        images = random_crop_flip(self.prepare(self.data.images[index]), recipe.pad, recipe.crop)
         if recipe.cutout:
             images = cutout(images, recipe.cutout)
         labels = self.data.labels[index]
         return self.mixup(images, labels) if self.mixup else (images, labels)
 
+    def choose(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Indices of the images of the epoch under way, in its order, and with pruning their weights."""
+        epoch, first = divmod(self.step, self.steps_per_epoch)
+        rng = np.random.default_rng([self.run.seed, epoch])
+        if self.losses is None:
+            return torch.from_numpy(rng.permutation(len(self.data.labels))).to(self.device), None
+        if first == 0 or self.chosen is None:
+            self.chosen = prune(self.losses, self.run.recipe.prune, rng)
+        order, weights = self.chosen
+        return order.to(self.device), weights.to(self.device)
+
     def epoch(self, should_stop: Callable[[], bool]) -> dict[str, float] | None:
         """Train to the end of the epoch under way and return its figures, or None if it was to stop before."""
         run, recipe, device = self.run, self.run.recipe, self.device
         epoch, first = divmod(self.step, self.steps_per_epoch)
-        order = np.random.default_rng([run.seed, epoch]).permutation(len(self.data.labels))
-        batches = torch.from_numpy(order).to(device).split(recipe.batch_size)
+        order, weights = self.choose()
+        batches = order.split(recipe.batch_size)
         loss_sum = torch.zeros((), device=device)
         inside = Stopwatch(device)
         self.model.train()
@@ -292,6 +312,10 @@ class Trainer:
             inside.start()
             with amp:
                 loss = self.criterion(self.network(images), targets)
+            if weights is not None:
+                self.losses[batches[i]] = loss.detach()
+                part = weights[i * recipe.batch_size : (i + 1) * recipe.batch_size]
+                loss = (loss * part).mean() * (1 - recipe.prune)  # the weights' mean over the epoch is the inverse
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -327,16 +351,21 @@ class Trainer:
         return {name: round(error_percent(m, *self.data.held_out, self.prepare), 4) for name, m in networks.items()}
 
 
+def updates_per_epoch(images: int, prune: float, batch_size: int) -> int:
+    """Whole batches in what `benchmarks.cifar_data.prune` leaves of so many images."""
+    return (images - round(prune * images)) // batch_size
+
+
 def check_same_run(saved: dict[str, Any], run: Run, step: int, steps_per_epoch: int) -> None:
     """Raise a `ValueError` unless ``run``, trained up to ``step``, would be where the saved one is.
 
     All values must be the same, but for those of the schedule, as long as the learning rates up to there are.
     """
-    now = run.as_dict()
+    now, saved = run.as_dict(), Run.from_dict(saved).as_dict()
     different = [name for name in {**now, **saved} if saved.get(name) != now.get(name)]
     schedule = [name for name in ("epochs", "decay_epochs", "sched") if name in different]
     if different == schedule:
-        other = Recipe(**{name: saved[name] for name in asdict(run.recipe)})
+        other = Run.from_dict(saved).recipe
         if learning_rates(other, steps_per_epoch, step) == learning_rates(run.recipe, steps_per_epoch, step):
             return
     told = ", ".join(f"{name} {saved.get(name)} and not {now.get(name)}" for name in different)
@@ -429,13 +458,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_start(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights that a run may begin with, and where they come from.
 
-    A ``.safetensors`` file is known by its name and hash, a checkpoint by its run, its position and what it began with.
+    A ``.safetensors`` file is known by its name and hash, and by its entry in the manifest if it ships with the package;
+    a checkpoint by its run, its position, how long it took and what it began with.
 
     Raises:
         ValueError: The file can't be read or is something else.
     """
     if path.suffix == ".safetensors":
-        return read_file(path), {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        shipped = [entry for entry in read_manifest().values() if entry["sha256"] == digest]
+        return read_file(path), {"file": path.name, "sha256": digest, **({"manifest": shipped[0]} if shipped else {})}
     state = read_checkpoint(path)
     origin = {name: state.get(name) for name in ("run", "training_images", "start")}
+    origin["training_seconds"] = round(sum(row["seconds"] for row in state["log"]) + state["partial"]["seconds"], 1)
     return state["state_dict"], origin | {"updates": state["step"]}

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 import timm_resattn  # noqa: F401  registers the models
 from benchmarks.cifar_recipes import CHANNEL_MEAN
-from benchmarks.cifar_trainer import Run, command_of
+from benchmarks.cifar_trainer import Run, command_of, updates_per_epoch
 from benchmarks.files import save_atomically
 from benchmarks.paper_results import RESULTS
 from benchmarks.paper_tables import TABLES
@@ -56,9 +56,9 @@ def check_fit(result: dict[str, Any], weights: str) -> None:
 
 
 def commands_before(start: dict[str, Any] | None) -> list[str]:
-    """Commands of the runs that a run began with, the first one first; a file of weights does not tell its own."""
+    """Commands of the runs that a run began with, the first one first; of a file of weights, those in the manifest."""
     if not start or "file" in start:
-        return []
+        return [start["manifest"]["command"]] if start and "manifest" in start else []
     run = Run.from_dict(start["run"])
     epochs = epochs_of(start)
     stop = f" --stop-epoch {epochs}" if epochs < run.recipe.epochs else ""
@@ -67,7 +67,8 @@ def commands_before(start: dict[str, Any] | None) -> list[str]:
 
 def epochs_of(start: dict[str, Any]) -> int:
     """Whole epochs that the run behind ``start`` had trained for."""
-    return start["updates"] // (start["training_images"] // start["run"]["batch_size"])
+    recipe = Run.from_dict(start["run"]).recipe
+    return start["updates"] // updates_per_epoch(start["training_images"], recipe.prune, recipe.batch_size)
 
 
 def start_text(start: dict[str, Any], model: str) -> str:
