@@ -131,13 +131,8 @@ def random_crop_flip(images: torch.Tensor, pad: int = 4, size: int = 0) -> torch
     """Zero-pad by ``pad``, crop each image at its own random place, mirror each with probability 1/2.
 
     Shape: ``(B, C, H, W) -> (B, C, size, size)``, or ``(B, C, H, W)`` with a ``size`` of 0.
-
-    Raises:
-        ValueError: ``size`` is more than the padded image has.
     """
     batch, _, height, width = images.shape
-    if size > min(height, width) + 2 * pad:
-        raise ValueError(f"crop must be at most {min(height, width) + 2 * pad}, the padded image's side; got {size}")
     padded = F.pad(images, [pad] * 4)
     device = images.device
 

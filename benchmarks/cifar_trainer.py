@@ -214,6 +214,9 @@ class Trainer:
         self.ema = ModelEmaV3(self.model, decay=ema_decay, use_warmup=True) if ema_decay else None
         self.network = torch.compile(self.model, mode=compile_mode) if compile_mode else self.model
         self.optimizer = create_optimizer(recipe, self.model)
+        least, most = getattr(self.model, "min_input_size", 1), data.images.shape[-1] + 2 * recipe.pad
+        if recipe.crop and not least <= recipe.crop <= most:
+            raise ValueError(f"crop must be 0 or from {least} to {most}, the padded image's side; got {recipe.crop}")
         count = len(data.labels)
         self.steps_per_epoch = updates_per_epoch(count, recipe.prune, recipe.batch_size)
         self.steps = recipe.epochs * self.steps_per_epoch
@@ -458,8 +461,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_start(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights that a run may begin with, and where they come from.
 
-    A ``.safetensors`` file is known by its name and hash, and by its entry in the manifest if it ships with the package;
-    a checkpoint by its run, its position, how long it took and what it began with.
+    A ``.safetensors`` file is known by its name and hash, and by its entry in the manifest if it ships with the
+    package; a checkpoint by its run, its position, how long it took and what it began with.
 
     Raises:
         ValueError: The file can't be read or is something else.

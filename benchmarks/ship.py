@@ -15,6 +15,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,31 +72,43 @@ def epochs_of(start: dict[str, Any]) -> int:
     return start["updates"] // updates_per_epoch(start["training_images"], recipe.prune, recipe.batch_size)
 
 
-def start_text(start: dict[str, Any], model: str) -> str:
-    """What a run of ``model`` began with, in a few words."""
+def run_text(schedule: dict[str, Any], epochs: str, seconds: float | None, last: Sequence[str] = ()) -> str:
+    """A run in a line: its recipe, what is told ``last`` of it, and its hours if they are known."""
+    named = ("crop", "prune", "smoothing", "cutout", "mixup", "cutmix")
+    return "; ".join(
+        [
+            f"{epochs} epochs of batch {schedule['batch_size']}",
+            f"{schedule['opt']}, lr {schedule['lr']} {schedule['sched']}, weight decay {schedule['weight_decay']}",
+            "crop and flip",
+            *(f"{name} {schedule[name]}" for name in named if schedule.get(name)),
+            *([f"{seconds / 3600:.1f} hours"] if seconds else []),
+            *last,
+        ]
+    )
+
+
+def start_text(start: dict[str, Any] | None, model: str) -> str:
+    """How the weights came about that a run of ``model`` began with, ending where that run is to be told."""
+    if not start:
+        return ""
     if "file" in start:
-        return f"begun with {start['file']} (sha256 {start['sha256'][:8]})"
-    other = start["run"]["model"]
-    how = "begun with" if other == model else "deepened from"
-    return f"{how} {other} after {epochs_of(start)} of {start['run']['epochs']} epochs"
+        made = f"{start['manifest']['schedule']} " if "manifest" in start else "weights "
+        return f"{made}({start['file']}, sha256 {start['sha256'][:8]}); then "
+    run = start["run"]
+    own = run_text(run, f"{epochs_of(start)} of {run['epochs']}", start.get("training_seconds"))
+    before = start_text(start["start"], run["model"])
+    return f"{before}{own}; then " if run["model"] == model else f"{before}{run['model']} for {own}; deepened; then "
 
 
 def schedule_text(result: dict[str, Any], weights: str) -> str:
     """How the weights came about, in a line."""
     schedule, hardware = result["schedule"], result["hardware"]
-    tricks = [f"{name} {schedule[name]}" for name in ("smoothing", "cutout", "mixup", "cutmix") if schedule[name]]
     average = [f"moving average of the weights ({schedule['ema_decay']})"] if weights == "ema" else []
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} used"
-    start = result.get("start")
-    begun = [start_text(start, schedule["model"])] if start else []
-    parts = [
-        *begun,
-        f"{schedule['epochs']} epochs of batch {schedule['batch_size']}",
-        f"{schedule['opt']}, lr {schedule['lr']} {schedule['sched']}, weight decay {schedule['weight_decay']}",
-        *("crop and flip", *tricks, *average),
-        f"{result['training_seconds'] / 3600:.1f} hours on {where}",
-    ]
-    return "; ".join(parts)
+    own = run_text(
+        schedule, schedule["epochs"], None, [*average, f"{result['training_seconds'] / 3600:.1f} hours on {where}"]
+    )
+    return start_text(result.get("start"), schedule["model"]) + own
 
 
 def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str, Any]]:

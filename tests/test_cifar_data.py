@@ -183,6 +183,44 @@ def test_each_crop_is_one_of_its_own_image(pad, seed):
         assert any(torch.equal(result, c) or torch.equal(result, c.flip(-1)) for c in crops)
 
 
+@given(size=st.integers(1, 8), pad=st.integers(0, 3), seed=st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_a_crop_of_another_size(size, pad, seed):
+    torch.manual_seed(seed)
+    images = torch.rand(5, 3, 8, 10)
+    found = cifar_data.random_crop_flip(images, pad, size)
+    assert found.shape == (5, 3, size, size)
+    padded = torch.nn.functional.pad(images, [pad] * 4)
+    for image, result in zip(padded, found, strict=True):
+        crops = image.unfold(1, size, 1).unfold(2, size, 1).flatten(1, 2).movedim(0, 1)
+        assert any(torch.equal(result, c) or torch.equal(result, c.flip(-1)) for c in crops)
+
+
+@given(count=st.integers(1, 200), share=st.floats(0, 0.5), seed=st.integers(0, 2**31))
+@settings(max_examples=50, deadline=None)
+def test_pruning_thins_the_easy_images_by_half(count, share, seed):
+    losses = torch.from_numpy(np.random.default_rng(seed).permutation(count)).float()
+    kept, weights = cifar_data.prune(losses, share, np.random.default_rng(seed))
+    left_out = round(share * count)
+    assert len(kept) == len(kept.unique()) == len(weights) == count - left_out
+    easy = losses[kept] < 2 * left_out
+    assert torch.equal(weights, torch.where(easy, 2.0, 1.0)) and easy.sum() == left_out
+    assert weights.sum() == count  # the weighted sum stands for all images
+
+
+def test_pruning_is_unbiased_and_draws_anew():
+    losses = torch.arange(40.0)
+    rng = np.random.default_rng(0)
+    total, orders = torch.zeros(40), set()
+    for _ in range(2000):
+        kept, weights = cifar_data.prune(losses, 0.35, rng)
+        total[kept] += weights
+        orders.add(tuple(kept[:4].tolist()))
+    mean = total / 2000
+    assert torch.equal(mean[28:], torch.ones(12)) and (mean[:28] - 1).abs().max() < 6 / 2000**0.5
+    assert len(orders) > 1000
+
+
 def test_crops_and_flips_are_drawn_per_image_and_uniformly():
     count, pad = 8100, 1
     image = torch.arange(1.0, 17).view(1, 1, 4, 4)

@@ -128,6 +128,9 @@ def test_wsd_can_be_prolonged_and_ends_at_zero():
         (dict(mean="none"), "mean must be one of channel, pixel; got 'none'"),
         (dict(sched="wsd", epochs=4, decay_epochs=9), "decay_epochs must be greater than 0"),
         (dict(mixup=0.2, batch_size=3), "batch_size must be even"),
+        (dict(crop=-1), "crop must be at least 0; got -1"),
+        (dict(prune=0.6), "prune must be from 0 to 0.5; got 0.6"),
+        (dict(prune=0.3, cutmix=1.0), "prune must be 0 with mixup or cutmix"),
     ],
 )
 def test_values_that_no_recipe_has(values, message):
@@ -156,17 +159,19 @@ def test_mixed_targets_are_distributions():
     assert recipes.create_mixup(Recipe(), 10) is None
 
 
-recipe_values = st.builds(
-    Recipe,
+recipe_values = dict(
     epochs=st.integers(5, 300),
     batch_size=st.sampled_from([32, 64, 128]),
     lr=st.floats(1e-4, 1),
     decay_all=st.booleans(),
     sched=st.sampled_from(["multistep", "cosine", "onecycle"]),
     smoothing=st.floats(0, 0.5),
+    crop=st.integers(0, 40),
     cutout=st.integers(0, 16),
-    mixup=st.floats(0, 1),
     mean=st.sampled_from(["channel", "pixel"]),
+)
+mixed_or_pruned = st.builds(Recipe, **recipe_values, mixup=st.floats(0, 1)) | st.builds(
+    Recipe, **recipe_values, prune=st.floats(0, 0.5)
 )
 
 
@@ -174,7 +179,7 @@ recipe_values = st.builds(
     run=st.builds(
         Run,
         st.just(MODEL),
-        recipe_values,
+        mixed_or_pruned,
         model_kwargs=st.sampled_from([{}, {"attn_act": "channel"}, {"depths": [1, 2, 1], "attn_residual": False}]),
         dataset=st.sampled_from(["cifar10", "cifar100"]),
         images=st.none() | st.integers(1, 50_000),
@@ -193,9 +198,14 @@ def test_a_run_s_arguments_ask_for_it(run):
 # --- resuming and stopping
 
 
+MIXED = ["--mixup", 0.3, "--cutmix", 1, "--cutout", 6]
+PRUNED = ["--prune", 0.08, "--crop", 20, "--pad", 0]  # leaves the number of updates of an epoch as it is
+
+
+@pytest.mark.parametrize("recipe", [MIXED, PRUNED])
 @pytest.mark.parametrize("updates", [1, STEPS, STEPS + 2, 3 * STEPS - 2])
-def test_a_stopped_run_goes_on_as_if_it_had_not(train, tmp_path, monkeypatch, updates):
-    options = ["--epochs", 3, "--warmup-epochs", 1, "--mixup", 0.3, "--cutmix", 1, "--cutout", 6, "--ema-every", 2]
+def test_a_stopped_run_goes_on_as_if_it_had_not(train, tmp_path, monkeypatch, updates, recipe):
+    options = ["--epochs", 3, "--warmup-epochs", 1, "--ema-every", 2, *recipe]
     assert train(*options, out="whole") == 0
     stop_after(monkeypatch, updates, terminate)
     assert train(*options) == 128 + signal.SIGTERM
@@ -209,6 +219,26 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(train, tmp_path, monkeypatch, up
     assert log_of(tmp_path / "out") == log_of(tmp_path / "whole")
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert [session["from_update"] for session in result["sessions"]] == [0, updates + 1]
+
+
+def test_pruned_images_are_the_easy_ones_and_the_rest_stand_for_them(data, tmp_path):
+    run = Run(MODEL, Recipe(epochs=2, batch_size=7, warmup_epochs=0, prune=0.4, smoothing=0.0, lr=1e-9, pad=0))
+    device = torch.device("cpu")
+    pruning = trainer.Trainer(run, trainer.load_data(run, data, device), device)
+    assert pruning.steps_per_epoch == 6
+    given = torch.arange(70.0)
+    pruning.losses = given.clone()
+    row = pruning.epoch(lambda: False)
+    order, weights = pruning.chosen
+    assert torch.equal(weights, torch.where(order < 56, 2.0, 1.0)) and len(order) == 42
+    seen = torch.zeros(70, dtype=torch.bool)
+    seen[order] = True
+    assert torch.equal(pruning.losses[~seen], given[~seen])  # what was left out keeps its loss
+    losses = pruning.losses[order]
+    assert losses.max() < 10 and not torch.isin(losses, given).any()
+    assert row["loss"] == pytest.approx(float((losses * weights).sum() / weights.sum()), abs=1e-3)
+    first = order
+    assert not torch.equal(pruning.choose()[0], first)  # the next epoch draws anew
 
 
 def test_another_seed_is_another_run(train, tmp_path):
@@ -341,6 +371,8 @@ def test_stopwatch_sums_what_is_inside(monkeypatch):
     ("options", "message"),
     [
         (["--label-noise", "2"], "label_noise must be from 0 to 1; got 2.0"),
+        (["--crop", "41"], "crop must be 0 or from 2 to 40, the padded image's side; got 41"),
+        (["--crop", "1"], "crop must be 0 or from 2 to 40"),
         (["--lr", "0"], "lr must be greater than 0"),
         (["--images", "0"], "images must be from 1 to 70"),
         (["--images", "71"], "images must be from 1 to 70"),
@@ -384,6 +416,7 @@ def test_init_begins_with_a_shallower_network(train, tmp_path):
     train(*begun, "--resume", out="deep")
     result = json.loads((tmp_path / "deep" / "result.json").read_text())
     assert (result["start"]["updates"], result["start"]["run"]) == (STEPS, before["run"])
+    assert result["start"]["training_seconds"] == pytest.approx(before["log"][0]["seconds"], abs=0.06)
     assert f"--init {begin}" in result["command"]
 
 
@@ -405,6 +438,12 @@ def test_init_begins_with_a_file_of_weights(train, tmp_path, capsys):
     assert "the weights have 0 blocks there" in capsys.readouterr().err and not (tmp_path / "third").exists()
 
 
+def test_init_knows_the_weights_that_ship():
+    path = trainer.timm_resattn.shipped.WEIGHTS / "resattn56_cifar.cifar10.safetensors"
+    _, start = trainer.read_start(path)
+    assert start["manifest"] == trainer.read_manifest()[path.name] and start["manifest"]["sha256"] == start["sha256"]
+
+
 def test_stop_epoch(train, tmp_path, capsys):
     assert train("--epochs", 3, "--stop-epoch", 2) == 0
     assert f"stopped after {2 * STEPS} of {3 * STEPS} updates" in capsys.readouterr().err
@@ -415,6 +454,13 @@ def test_stop_epoch(train, tmp_path, capsys):
     train("--epochs", 3, out="whole")
     stopped, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "whole"))
     assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
+
+
+def test_runs_from_before_a_recipe_had_a_value_are_read():
+    run = Run(MODEL, Recipe())
+    older = {name: value for name, value in run.as_dict().items() if name not in ("crop", "prune")}
+    assert Run.from_dict(older) == run
+    trainer.check_same_run(older, run, 1, STEPS)
 
 
 @pytest.mark.parametrize("options", [[], ["--recipe", "paper"], ["--label-noise", 0.3, "--init", "x.pt", "--no-amp"]])

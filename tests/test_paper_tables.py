@@ -357,11 +357,10 @@ def finished_run(folder: Path, model="resattn56_cifar", **changes):
     return weights
 
 
-def start_of(model, updates, before=None):
+def start_of(model, updates, before=None, **changes):
     """What a run that began with another one's checkpoint knows of it."""
-    return dict(
-        run=Run(model, RECIPES["modern"], seed=3).as_dict(), training_images=50_000, updates=updates, start=before
-    )
+    run = Run(model, replace(RECIPES["modern"], **changes), seed=3)
+    return dict(run=run.as_dict(), training_images=50_000, training_seconds=5400.0, updates=updates, start=before)
 
 
 @pytest.mark.parametrize(
@@ -370,14 +369,30 @@ def start_of(model, updates, before=None):
         (
             start_of("resattn56_cifar", 8 * 390),
             [" --stop-epoch 8"],
-            "deepened from resattn56_cifar after 8 of 100 epochs",
+            "resattn56_cifar for 8 of 100 epochs of batch 128; R; 1.5 hours; deepened; then ",
         ),
         (
             start_of("resattn92_cifar", 100 * 390, start_of("resattn56_cifar", 20 * 390)),
             [" --stop-epoch 20", " --data-dir DIR --out OUT"],
-            "begun with resattn92_cifar after 100 of 100 epochs",
+            "resattn56_cifar for 20 of 100 epochs of batch 128; R; 1.5 hours; deepened; then "
+            "100 of 100 epochs of batch 128; R; 1.5 hours; then ",
         ),
-        (dict(file="w.safetensors", sha256="0123456789abcdef"), [], "begun with w.safetensors (sha256 01234567)"),
+        (dict(file="w.safetensors", sha256="0123456789abcdef"), [], "weights (w.safetensors, sha256 01234567); then "),
+        (
+            dict(
+                file="w.safetensors",
+                sha256="0123456789abcdef",
+                manifest=dict(schedule="9 epochs", command="train --seed 3 x"),
+            ),
+            ["x"],
+            "9 epochs (w.safetensors, sha256 01234567); then ",
+        ),
+        (
+            start_of("resattn92_cifar", 2 * 253, crop=24, prune=0.35),
+            [" --stop-epoch 2"],
+            "2 of 100 epochs of batch 128; nmuon, lr 0.02 onecycle, weight decay 0.02; crop and flip; crop 24; "
+            "prune 0.35; smoothing 0.1; 1.5 hours; then ",
+        ),
     ],
 )
 def test_weights_that_began_with_others_say_so(tmp_path, start, commands, text):
@@ -388,7 +403,8 @@ def test_weights_that_began_with_others_say_so(tmp_path, start, commands, text):
     *before, last = entry["command"].split("; ")
     assert last == "python -m benchmarks.cifar" and len(before) == len(commands)
     assert all(full.endswith(end) and " --seed 3 " in f"{full} " for full, end in zip(before, commands, strict=True))
-    assert entry["schedule"].startswith(f"{text}; 100 epochs of batch 128")
+    recipe = "nmuon, lr 0.02 onecycle, weight decay 0.02; crop and flip; smoothing 0.1"
+    assert entry["schedule"].startswith(f"{text.replace('R', recipe)}100 epochs of batch 128; {recipe}; moving average")
 
 
 def test_a_finished_run_ships(tmp_path, capsys):
