@@ -28,6 +28,11 @@ def schedule_of(run: Run) -> str:
     return json.dumps({key: value for key, value in run.as_dict().items() if key not in NETWORK})
 
 
+def complete(schedule: str) -> str:
+    """A schedule written before recipes had all of today's values, with those it lacks at their defaults."""
+    return schedule_of(Run.from_dict({"model": "", **json.loads(schedule)}))
+
+
 def outcome_of(folder: Path, run: Run) -> dict[str, Any]:
     """What came out of a finished run in ``folder``, and how: the columns `OUTCOME`."""
     result = json.loads((folder / "result.json").read_text())
@@ -70,7 +75,7 @@ class Results:
             raise ValueError(
                 f"{path} holds runs of a longer schedule; give --results-dir to write elsewhere, or --replace"
             )
-        self.rows = [row for row in rows if row["schedule"] == schedule]
+        self.rows = [row | {"schedule": schedule} for row in rows if complete(row["schedule"]) == schedule]
 
     def add(self, row: dict[str, Any]) -> None:
         """Put a line in, in place of an earlier one of the same network and seed, and write the file."""

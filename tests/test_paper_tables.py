@@ -246,6 +246,19 @@ def test_lines_of_one_schedule_only(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_lines_from_before_a_recipe_had_a_value_stay(tmp_path):
+    path = tmp_path / "table_1.csv"
+    first, second, _ = tables.TABLES["1"].cells
+    older = {key: value for key, value in json.loads(schedule()).items() if key not in ("crop", "prune")}
+    results = paper_results.Results(path, paper_results.FIELDS, schedule())
+    results.add(line("1", first, 9.0, text=json.dumps(older)))
+    assert "prune" not in path.read_text()
+    results = paper_results.Results(path, paper_results.FIELDS, schedule())
+    results.add(line("1", second, 8.0))
+    rows = paper_results.read_csv(path)
+    assert [(row["error"], row["schedule"]) for row in rows] == [("9.0", schedule()), ("8.0", schedule())]
+
+
 # --- the report
 
 
