@@ -470,7 +470,10 @@ def read_start(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if path.suffix == ".safetensors":
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         shipped = [entry for entry in read_manifest().values() if entry["sha256"] == digest]
-        return read_file(path), {"file": path.name, "sha256": digest, **({"manifest": shipped[0]} if shipped else {})}
+        start = {"file": path.name, "sha256": digest, **({"manifest": shipped[0]} if shipped else {})}
+        told = path.with_suffix(".json")  # by benchmarks.average
+        origin = json.loads(told.read_text()) if told.is_file() else {}
+        return read_file(path), start | ({"average": origin} if origin.get("sha256") == digest else {})
     state = read_checkpoint(path)
     origin = {name: state.get(name) for name in ("run", "training_images", "start")}
     origin["training_seconds"] = round(sum(row["seconds"] for row in state["log"]) + state["partial"]["seconds"], 1)
