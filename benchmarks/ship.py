@@ -1,4 +1,4 @@
-"""Put a finished run of `benchmarks.cifar` among the weights that ship with the package.
+"""Put a finished run of `benchmarks.cifar`, or a mean of `benchmarks.average`, among the weights that ship.
 
     python -m benchmarks.ship RUN_FOLDER [--tag TAG] [--weights ema|model] [--folder DIR]
 
@@ -57,13 +57,22 @@ def check_fit(result: dict[str, Any], weights: str) -> None:
 
 
 def commands_before(start: dict[str, Any] | None) -> list[str]:
-    """Commands of the runs that a run began with, the first one first; of a file of weights, those in the manifest."""
-    if not start or "file" in start:
-        return [start["manifest"]["command"]] if start and "manifest" in start else []
+    """Commands that made what a run began with, the first one first; of a file of weights, those in the manifest."""
+    if not start:
+        return []
+    if "average" in start:
+        return [*commands_of(start["average"]["members"]), start["average"]["command"]]
+    if "file" in start:
+        return [start["manifest"]["command"]] if "manifest" in start else []
     run = Run.from_dict(start["run"])
     epochs = epochs_of(start)
     stop = f" --stop-epoch {epochs}" if epochs < run.recipe.epochs else ""
     return [*commands_before(start["start"]), command_of(run) + stop]
+
+
+def commands_of(members: Sequence[dict[str, Any]]) -> list[str]:
+    """Commands that made the weights which were averaged, each once."""
+    return list(dict.fromkeys(command for member in members for command in commands_before(member)))
 
 
 def epochs_of(start: dict[str, Any]) -> int:
@@ -87,28 +96,44 @@ def run_text(schedule: dict[str, Any], epochs: str, seconds: float | None, last:
     )
 
 
-def start_text(start: dict[str, Any] | None, model: str) -> str:
-    """How the weights came about that a run of ``model`` began with, ending where that run is to be told."""
-    if not start:
-        return ""
+def start_text(start: dict[str, Any], model: str, told: set[str]) -> str:
+    """How the weights came about that a run of ``model`` began with; what was ``told`` before is only named."""
+    if "average" in start:
+        return mean_text(start["average"]["members"], model, told)
     if "file" in start:
-        made = f"{start['manifest']['schedule']} " if "manifest" in start else "weights "
-        return f"{made}({start['file']}, sha256 {start['sha256'][:8]}); then "
+        name = f"{start['file']}, sha256 {start['sha256'][:8]}"
+        if name in told or "manifest" not in start:
+            return f"weights ({name})"
+        told.add(name)
+        return f"{start['manifest']['schedule']} ({name})"
     run = start["run"]
-    own = run_text(run, f"{epochs_of(start)} of {run['epochs']}", start.get("training_seconds"))
-    before = start_text(start["start"], run["model"])
-    return f"{before}{own}; then " if run["model"] == model else f"{before}{run['model']} for {own}; deepened; then "
+    name = f"{run['model']} of seed {run['seed']} after {epochs_of(start)} of {run['epochs']} epochs"
+    if name in told:
+        return name
+    told.add(name)
+    before = f"{start_text(start['start'], run['model'], told)}; then " if start["start"] else ""
+    epochs = f"{epochs_of(start)} of {run['epochs']}"
+    own = run_text(run, epochs, start.get("training_seconds"), [f"seed {run['seed']}"])
+    return f"{before}{own}" if run["model"] == model else f"{before}{run['model']} for {own}; deepened"
+
+
+def mean_text(members: Sequence[dict[str, Any]], model: str, told: set[str]) -> str:
+    """Which weights a mean is of."""
+    return "mean of " + " and ".join(f"[{start_text(member, model, told)}]" for member in members)
 
 
 def schedule_text(result: dict[str, Any], weights: str) -> str:
     """How the weights came about, in a line."""
     schedule, hardware = result["schedule"], result["hardware"]
+    if "average" in result:
+        return mean_text(result["average"], schedule["model"], set())
     average = [f"moving average of the weights ({schedule['ema_decay']})"] if weights == "ema" else []
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} used"
     own = run_text(
         schedule, schedule["epochs"], None, [*average, f"{result['training_seconds'] / 3600:.1f} hours on {where}"]
     )
-    return start_text(result.get("start"), schedule["model"]) + own
+    start = result.get("start")
+    return f"{start_text(start, schedule['model'], set())}; then {own}" if start else own
 
 
 def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str, Any]]:
@@ -142,7 +167,9 @@ def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str
         "size": len(content),
         "accuracy": round(100 - error_percent, 2),
         "dataset": DATASETS[dataset],
-        "command": "; ".join([*commands_before(result.get("start")), result["command"]]),
+        "command": "; ".join(
+            [*commands_of(result.get("average", ())), *commands_before(result.get("start")), result["command"]]
+        ),
         "commit": result["commit"],
         "schedule": schedule_text(result, weights),
         "seed": result["seed"],
@@ -155,10 +182,12 @@ def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str
 
 
 def record(run: Path, name: str) -> None:
-    """Keep a run's result and log among the results."""
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    """Keep a run's result and log among the results; a mean's result holds the logs of its runs."""
+    result = json.loads((run / "result.json").read_text())
+    if "average" not in result:
+        result["log"] = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     RECORDS.mkdir(parents=True, exist_ok=True)
-    write_json(RECORDS / f"{name}.json", json.loads((run / "result.json").read_text()) | {"log": log})
+    write_json(RECORDS / f"{name}.json", result)
 
 
 def as_markdown(manifest: dict[str, dict[str, Any]]) -> str:

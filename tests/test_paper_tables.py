@@ -382,13 +382,13 @@ def start_of(model, updates, before=None, **changes):
         (
             start_of("resattn56_cifar", 8 * 390),
             [" --stop-epoch 8"],
-            "resattn56_cifar for 8 of 100 epochs of batch 128; R; 1.5 hours; deepened; then ",
+            "resattn56_cifar for 8 of 100 epochs of batch 128; R; 1.5 hours; seed 3; deepened; then ",
         ),
         (
             start_of("resattn92_cifar", 100 * 390, start_of("resattn56_cifar", 20 * 390)),
             [" --stop-epoch 20", " --data-dir DIR --out OUT"],
-            "resattn56_cifar for 20 of 100 epochs of batch 128; R; 1.5 hours; deepened; then "
-            "100 of 100 epochs of batch 128; R; 1.5 hours; then ",
+            "resattn56_cifar for 20 of 100 epochs of batch 128; R; 1.5 hours; seed 3; deepened; then "
+            "100 of 100 epochs of batch 128; R; 1.5 hours; seed 3; then ",
         ),
         (dict(file="w.safetensors", sha256="0123456789abcdef"), [], "weights (w.safetensors, sha256 01234567); then "),
         (
@@ -404,7 +404,19 @@ def start_of(model, updates, before=None, **changes):
             start_of("resattn92_cifar", 2 * 253, crop=24, prune=0.35),
             [" --stop-epoch 2"],
             "2 of 100 epochs of batch 128; nmuon, lr 0.02 onecycle, weight decay 0.02; crop and flip; crop 24; "
-            "prune 0.35; smoothing 0.1; 1.5 hours; then ",
+            "prune 0.35; smoothing 0.1; 1.5 hours; seed 3; then ",
+        ),
+        (
+            dict(
+                file="m.safetensors",
+                sha256="fedcba9876543210",
+                average=dict(
+                    command="average --seed 3 x", members=[start_of("resattn92_cifar", 390 * n) for n in (9, 9, 10)]
+                ),
+            ),
+            [" --stop-epoch 9", " --stop-epoch 10", "x"],
+            "mean of [9 of 100 epochs of batch 128; R; 1.5 hours; seed 3] and [resattn92_cifar of seed 3 after 9 of "
+            "100 epochs] and [10 of 100 epochs of batch 128; R; 1.5 hours; seed 3]; then ",
         ),
     ],
 )
@@ -418,6 +430,29 @@ def test_weights_that_began_with_others_say_so(tmp_path, start, commands, text):
     assert all(full.endswith(end) and " --seed 3 " in f"{full} " for full, end in zip(before, commands, strict=True))
     recipe = "nmuon, lr 0.02 onecycle, weight decay 0.02; crop and flip; smoothing 0.1"
     assert entry["schedule"].startswith(f"{text.replace('R', recipe)}100 epochs of batch 128; {recipe}; moving average")
+
+
+def test_a_mean_ships_with_all_of_its_runs(tmp_path, monkeypatch):
+    known = dict(
+        file="w.safetensors",
+        sha256="0123456789abcdef",
+        manifest=dict(schedule="9 epochs", command="train --seed 3 x"),
+    )
+    members = [known, start_of("resattn56_cifar", 100 * 390, known)]
+    finished_run(tmp_path / "run", average=members, error=5.0, error_ema=None, command="average")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="it has no moving average"):
+        ship.ship(tmp_path / "run", "t", "ema", tmp_path / "weights")
+    _, entry = ship.ship(tmp_path / "run", "t", "model", tmp_path / "weights")
+    first, second, last = entry["command"].split("; ")
+    assert first == "train --seed 3 x" and second.startswith("python -m benchmarks.cifar") and last == "average"
+    name = "w.safetensors, sha256 01234567"
+    assert entry["schedule"].startswith(f"mean of [9 epochs ({name})] and [weights ({name}); then 100 of 100 epochs")
+    assert entry["accuracy"] == 95.0
+    monkeypatch.setattr(ship, "RECORDS", tmp_path / "records")
+    ship.record(tmp_path / "run", "n")
+    assert json.loads((tmp_path / "records" / "n.json").read_text())["average"] == members
 
 
 def test_a_finished_run_ships(tmp_path, capsys):

@@ -50,7 +50,10 @@ def test_table_of_weights_is_in_step(monkeypatch):
         run = json.loads((ship.RECORDS / f"{name}.json").read_text())
         assert entry["accuracy"] in [round(100 - run[key], 2) for key in ("error", "error_ema")]
         assert (entry["commit"], entry["seed"]) == (run["commit"], run["seed"])
-        assert run["log"][-1]["epoch"] == run["schedule"]["epochs"]
+        runs = [member for member in run["average"] if "log" in member] if "average" in run else [run]
+        for part in runs:
+            epochs = part.get("schedule", part.get("run"))["epochs"]
+            assert [row["epoch"] for row in part["log"]] == [*range(1, epochs + 1)]
 
 
 def test_table_of_starts_is_in_step(monkeypatch):
