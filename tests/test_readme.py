@@ -48,7 +48,7 @@ def test_table_of_weights_is_in_step(monkeypatch):
     for file, entry in manifest.items():
         name = file.removesuffix(".safetensors")
         run = json.loads((ship.RECORDS / f"{name}.json").read_text())
-        assert entry["accuracy"] in [round(100 - run[key], 2) for key in ("error", "error_ema")]
+        assert entry["accuracy"] in [round(100 - run[key], 2) for key in ("error", "error_ema") if run[key] is not None]
         assert (entry["commit"], entry["seed"]) == (run["commit"], run["seed"])
         runs = [member for member in run["average"] if "log" in member] if "average" in run else [run]
         for part in runs:
