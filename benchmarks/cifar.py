@@ -16,7 +16,8 @@ to there: a ``--sched wsd`` run can be prolonged from any checkpoint in front of
 
 ``--init`` begins with the weights of another run, ``OTHER/last.pt``, or of a ``.safetensors`` file, as those that ship,
 also of a network with fewer Attention Modules: what this one has beyond it begins as the identity
-(`timm_resattn.deepen`), and the whole computes the same function.
+(`timm_resattn.deepen`), and the whole computes the same function. ``--revive N`` revives channels that are dead on N
+training images (`benchmarks.revive`), which does not change the function either.
 """
 
 import argparse
@@ -81,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume", nargs="?", const=True, metavar="FILE", help="go on from FILE (default: OUT/last.pt, if it is there)"
     )
     parser.add_argument("--init", metavar="FILE", help="begin with the weights of this checkpoint or safetensors file")
+    parser.add_argument(
+        "--revive", type=int, default=0, metavar="N", help="with --init: revive channels dead on N training images"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     add_recipe_arguments(parser, "modern")
     return parser
@@ -99,6 +103,7 @@ def run_of(args: argparse.Namespace) -> Run:
         seed=args.seed,
         amp=args.amp,
         init=args.init,
+        revive=args.revive,
     )
 
 

@@ -44,6 +44,7 @@ from benchmarks.cifar_recipes import (
 )
 from benchmarks.files import save_atomically
 from benchmarks.provenance import provenance, write_json
+from benchmarks.revive import revive
 from timm_resattn.deepen import deepen
 from timm_resattn.files import read_file
 from timm_resattn.shipped import read_manifest
@@ -65,17 +66,21 @@ class Run:
     seed: int = 0
     amp: bool = True
     init: str | None = None
+    revive: int = 0  # training images on which dead channels are looked for, to be revived before the first update
 
     def __post_init__(self) -> None:
-        """Raise a `ValueError` unless the seed is one."""
-        if self.seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0; got {self.seed}")
+        """Raise a `ValueError` unless seed and revive are such."""
+        for name in ("seed", "revive"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be an integer of at least 0; got {getattr(self, name)}")
+        if self.revive and self.init is None:
+            raise ValueError(f"revive must be 0 without init: there are no channels yet to look at; got {self.revive}")
 
     def as_dict(self) -> dict[str, Any]:
         """All values by name, the recipe's among them, as JSON would give them back; ``init`` only if there is one."""
         values = asdict(self)
         if self.init is None:
-            del values["init"]
+            del values["init"], values["revive"]
         return json.loads(json.dumps({**values.pop("recipe"), **values}))
 
     @classmethod
@@ -267,6 +272,9 @@ class Trainer:
     def begin_with(self, state_dict: dict[str, torch.Tensor], start: dict[str, Any]) -> None:
         """Take the weights that `read_start` read; raises a `ValueError` as `timm_resattn.deepen.deepen` does."""
         self.model.load_state_dict(deepen(state_dict, self.model))
+        if self.run.revive:
+            images = self.prepare(self.data.images[: self.run.revive])
+            start = start | {"revived": revive(self.model, images)}
         if self.ema:
             self.ema.module.load_state_dict(self.model.state_dict())
         self.start = start
