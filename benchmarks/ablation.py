@@ -1,6 +1,7 @@
 """What each part of the modern recipe is worth: the recipe without it, or with one more, on held-out training images.
 
     python -m benchmarks.ablation --data-dir DIR [--model NAME] [--val-images N] [--epochs E] [--seeds S ...]
+                                  [--parts NAME ...]
 
 The test set is not read. Runs are kept and go on as in `benchmarks.paper`. Writes recipe_parts.csv to ``--results-dir``
 and, for the results of this repository, the README's table.
@@ -33,6 +34,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "without label smoothing": {"smoothing": 0.0},
     "without warm-up": {"warmup_epochs": 0.0},
     "decay of norms and biases": {"decay_all": True},
+    "a tenth of the rate for norms and biases": {"fallback_lr_scale": 0.1},
     "cosine": {"sched": "cosine"},
     "cutout 8": {"cutout": 8},
     "mixup 0.2": {"mixup": 0.2},
@@ -74,20 +76,25 @@ def main(argv: list[str] | None = None) -> int:
         COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )  # fmt: skip
     parser.add_argument("--model", default="resattn56_cifar", metavar="NAME", help="default: resattn56_cifar")
+    parser.add_argument(
+        "--parts", nargs="+", choices=(*PARTS, PAPER), default=(*PARTS, PAPER), metavar="NAME",
+        help=f"default: all of them: {', '.join((*PARTS, PAPER))}",
+    )  # fmt: skip
     parser.add_argument("--val-images", type=int, default=5000, metavar="N", help="default: 5000")
     add_arguments(parser, "modern")
     args = parser.parse_args(argv)
     try:
         check_arguments(args)
         check_least("--val-images", args.val_images, 1)
-        recipes = recipes_of(recipe_of(args))
+        base = recipe_of(args)
+        recipes = {name: recipe for name, recipe in recipes_of(base).items() if name in args.parts}
         names = [*recipes] * len(args.seeds)
         runs = [
             Run(args.model, recipe, images=args.images, val_images=args.val_images, seed=seed, amp=args.amp)
             for seed in args.seeds
             for recipe in recipes.values()
         ]
-        shared = schedule_of(runs[0])
+        shared = schedule_of(Run(args.model, base, images=args.images, val_images=args.val_images, amp=args.amp))
         results = Results(args.results_dir / FILE, FIELDS, shared, args.replace)
     except ValueError as error:
         parser.error(str(error))

@@ -32,7 +32,16 @@ from torch.optim.swa_utils import update_bn
 from benchmarks.cifar import check_least, device_of
 from benchmarks.cifar_data import normalize, random_crop_flip
 from benchmarks.cifar_recipes import RECIPES
-from benchmarks.cifar_trainer import Run, error_percent, load_data, read_checkpoint, read_start, seed_update, weights_of
+from benchmarks.cifar_trainer import (
+    Run,
+    error_percent,
+    load_data,
+    origin_of,
+    read_checkpoint,
+    read_start,
+    seed_update,
+    weights_of,
+)
 from benchmarks.files import save_atomically
 from benchmarks.provenance import provenance, write_json
 
@@ -42,11 +51,10 @@ BATCH_SIZE = 250
 
 def read_member(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights to average and where they come from, a run's log among it; raises a `ValueError` as `read_start` does."""
-    weights, start = read_start(path)
-    if path.suffix != ".safetensors":
-        state = read_checkpoint(path)
-        weights, start = state["state_dict_ema"] or weights, {**start, "log": state["log"]}
-    return weights, start
+    if path.suffix == ".safetensors":
+        return read_start(path)
+    state = read_checkpoint(path)
+    return state["state_dict_ema"] or state["state_dict"], origin_of(state) | {"log": state["log"]}
 
 
 def mean_of(members: list[dict[str, torch.Tensor]], model: nn.Module) -> dict[str, torch.Tensor]:

@@ -483,6 +483,11 @@ def read_start(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         origin = json.loads(told.read_text()) if told.is_file() else {}
         return read_file(path), start | ({"average": origin} if origin.get("sha256") == digest else {})
     state = read_checkpoint(path)
+    return state["state_dict"], origin_of(state)
+
+
+def origin_of(state: dict[str, Any]) -> dict[str, Any]:
+    """Where a checkpoint's weights come from: its run, its position, how long it took and what it began with."""
     origin = {name: state.get(name) for name in ("run", "training_images", "start")}
     origin["training_seconds"] = round(sum(row["seconds"] for row in state["log"]) + state["partial"]["seconds"], 1)
-    return state["state_dict"], origin | {"updates": state["step"]}
+    return origin | {"updates": state["step"]}

@@ -83,11 +83,13 @@ def epochs_of(start: dict[str, Any]) -> int:
 
 def run_text(schedule: dict[str, Any], epochs: str, seconds: float | None, last: Sequence[str] = ()) -> str:
     """A run in a line: its recipe, what is told ``last`` of it, and its hours if they are known."""
-    named = ("crop", "prune", "smoothing", "cutout", "mixup", "cutmix")
+    named = ("revive", "crop", "prune", "smoothing", "cutout", "mixup", "cutmix")
+    slowed = schedule.get("fallback_lr_scale", 1.0)
     return "; ".join(
         [
             f"{epochs} epochs of batch {schedule['batch_size']}",
             f"{schedule['opt']}, lr {schedule['lr']} {schedule['sched']}, weight decay {schedule['weight_decay']}",
+            *([f"norms' lr times {slowed}"] if slowed != 1 else []),
             "crop and flip",
             *(f"{name} {schedule[name]}" for name in named if schedule.get(name)),
             *([f"{seconds / 3600:.1f} hours"] if seconds else []),
@@ -191,22 +193,23 @@ def record(run: Path, name: str) -> None:
 
 
 def as_markdown(manifest: dict[str, dict[str, Any]]) -> str:
-    """The weights that ship: their test error beside the paper's, and how they came about."""
+    """The weights that ship: their test error beside the paper's, and where it says how they came about."""
     paper = {
         (cell.model, cell.dataset): cell.paper
         for number in ("3", "6")
         for cell in TABLES[number].cells
         if not cell.model_kwargs
     }
-    lines = ["| name | data | test error | the paper's | trained by | seed |", "|---|---|---:|---:|---|---:|"]
+    lines = ["| name | data | test error | the paper's | trained by |", "|---|---|---:|---:|---|"]
     for file, entry in manifest.items():
         name = file.removesuffix(".safetensors")
         dataset = next(key for key, title in DATASETS.items() if title == entry["dataset"])
+        commands = entry["command"].count("; ") + 1
         published = paper.get((name.partition(".")[0], dataset))
         error = f"{100 - entry['accuracy']:.2f}% | {f'{published:.2f}%' if published else '-'}"
         lines.append(
             f"| `{name}` | {entry['dataset']} | {error} | "
-            f"{entry['schedule']} ([record](benchmarks/results/cifar/{name}.json)) | {entry['seed']} |"
+            f"{commands} command{'s' if commands > 1 else ''} ([record](benchmarks/results/cifar/{name}.json)) |"
         )
     return "\n".join(lines) + "\n"
 

@@ -68,11 +68,24 @@ def test_from_the_command_to_its_table(tmp_path, finished):
     assert f"| {ablation.PAPER} | {means[1]:.2f}% | - |" in text
 
 
+def test_some_parts_alone_join_the_others(tmp_path, finished):
+    chosen = ["cosine", ablation.PAPER]
+    assert ablation.main(arguments(tmp_path, "--epochs", "5", "--parts", *chosen)) == 0
+    assert len(finished) == 2 and finished[0].recipe.sched == "cosine"
+    for folder in (tmp_path / "runs").iterdir():
+        folder.joinpath("result.json").unlink()
+        folder.rmdir()
+    assert ablation.main(arguments(tmp_path, "--epochs", "5", "--parts", "cutout 8")) == 0
+    rows = ablation.read_csv(tmp_path / "results" / ablation.FILE)
+    assert [row["row"] for row in rows] == [*chosen, "cutout 8"] and len({row["schedule"] for row in rows}) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--val-images", "0"], "--val-images must be at least 1; got 0"),
         (["--jobs", "0"], "--jobs must be at least 1; got 0"),
+        (["--parts", "mixin"], "argument --parts: invalid choice: 'mixin'"),
         (["--batch-size", "3"], "batch_size must be even with mixup"),
     ],
 )

@@ -131,6 +131,8 @@ def test_wsd_can_be_prolonged_and_ends_at_zero():
         (dict(crop=-1), "crop must be at least 0; got -1"),
         (dict(prune=0.6), "prune must be from 0 to 0.5; got 0.6"),
         (dict(prune=0.3, cutmix=1.0), "prune must be 0 with mixup or cutmix"),
+        (dict(fallback_lr_scale=0.0), "fallback_lr_scale must be greater than 0; got 0.0"),
+        (dict(opt="sgd", fallback_lr_scale=0.1), "fallback_lr_scale must be 1 unless opt is muon"),
     ],
 )
 def test_values_that_no_recipe_has(values, message):
@@ -146,6 +148,26 @@ def test_what_is_decayed():
         parameters = [p for group in decayed for p in group["params"]]
         assert {group["weight_decay"] for group in decayed} == {recipe.weight_decay}
         assert len(parameters) == total if recipe.decay_all else all(p.ndim > 1 for p in parameters)
+
+
+def test_fallback_lr_scale_slows_norms_and_biases_alone(monkeypatch):
+    """The first update of AdamW is the learning rate in size; Muon's does not know of the scale."""
+    pytest.importorskip("timm.optim.muon")
+    moved = {}
+    for scale in (1.0, 0.1):
+        torch.manual_seed(0)
+        model = timm.create_model(MODEL, depths=(1, 0, 0), widths=(8, 8, 16), mask_pools=(1, 1, 1))
+        try:
+            optimizer = recipes.create_optimizer(Recipe(weight_decay=0.0, fallback_lr_scale=scale), model)
+        except TypeError:
+            pytest.skip("timm's Muon has no fallback_lr_scale")
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        model(torch.randn(8, 3, 32, 32)).square().sum().backward()
+        optimizer.step()
+        moved[scale] = {name: (p.detach() - before[name]).abs().max().item() for name, p in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        ratio = moved[0.1][name] / moved[1.0][name]
+        assert ratio == pytest.approx(1.0 if parameter.ndim > 1 else 0.1, rel=0.01), name
 
 
 def test_mixed_targets_are_distributions():
@@ -168,6 +190,7 @@ recipe_values = dict(
     smoothing=st.floats(0, 0.5),
     crop=st.integers(0, 40),
     cutout=st.integers(0, 16),
+    fallback_lr_scale=st.floats(0.01, 2),
     mean=st.sampled_from(["channel", "pixel"]),
 )
 mixed_or_pruned = st.builds(Recipe, **recipe_values, mixup=st.floats(0, 1)) | st.builds(
@@ -391,6 +414,8 @@ def test_stopwatch_sums_what_is_inside(monkeypatch):
         (["--dataset", "cifar100", "--data-dir", "/nowhere"], "/nowhere holds neither train.npz nor an image folder"),
         (["--resume", "/nowhere/last.pt"], "/nowhere/last.pt is not there"),
         (["--init", "/nowhere/last.pt"], "/nowhere/last.pt is not there"),
+        (["--revive", "9"], "revive must be 0 without init"),
+        (["--revive", "-1"], "revive must be an integer of at least 0; got -1"),
     ],
 )
 def test_bad_options_are_one_sentence(train, tmp_path, capsys, options, message):
@@ -438,6 +463,24 @@ def test_init_begins_with_a_file_of_weights(train, tmp_path, capsys):
     assert "the weights have 0 blocks there" in capsys.readouterr().err and not (tmp_path / "third").exists()
 
 
+def test_revive_makes_dead_channels_live_before_the_first_update(train, tmp_path, data):
+    train("--epochs", 1, "--warmup-epochs", 0, out="first")
+    weights, name = load_file(tmp_path / "first" / "ema.safetensors"), "stages.0.blocks.1.trunk.0.norm2"
+    weights[f"{name}.bias"][:] = -9.0  # both channels of the unit
+    save_file(weights, tmp_path / "dead.safetensors")
+    begin = ["--epochs", 1, "--warmup-epochs", 0, "--init", tmp_path / "dead.safetensors", "--revive", 20]
+    train(*begin, "--max-seconds", 0, out="second")
+    begun = torch.load(tmp_path / "second" / "last.pt")
+    revived = begun["start"]["revived"]
+    assert revived["dead"] == revived["revived"] >= 2 and begun["run"]["revive"] == 20
+    assert begun["state_dict"][f"{name}.bias"].tolist() == [0.0, 0.0]
+    assert all(torch.equal(begun["state_dict"][key], ema) for key, ema in begun["state_dict_ema"].items())
+    assert not begun["state_dict"]["stages.0.blocks.1.trunk.0.conv2.weight"].any()
+    train(*begin, "--resume", out="second")
+    result = json.loads((tmp_path / "second" / "result.json").read_text())
+    assert result["start"]["revived"] == revived and "--revive 20" in result["command"]
+
+
 def test_init_knows_the_weights_that_ship():
     path = trainer.timm_resattn.shipped.WEIGHTS / "resattn56_cifar.cifar10.safetensors"
     _, start = trainer.read_start(path)
@@ -458,12 +501,12 @@ def test_stop_epoch(train, tmp_path, capsys):
 
 def test_runs_from_before_a_recipe_had_a_value_are_read():
     run = Run(MODEL, Recipe())
-    older = {name: value for name, value in run.as_dict().items() if name not in ("crop", "prune")}
+    older = {name: value for name, value in run.as_dict().items() if name not in ("crop", "prune", "fallback_lr_scale")}
     assert Run.from_dict(older) == run
     trainer.check_same_run(older, run, 1, STEPS)
 
 
-@pytest.mark.parametrize("options", [[], ["--recipe", "paper"], ["--label-noise", 0.3, "--init", "x.pt", "--no-amp"]])
+@pytest.mark.parametrize("options", [[], ["--recipe", "paper"], ["--init", "x.pt", "--revive", 9, "--no-amp"]])
 def test_a_run_comes_back_from_its_values(options):
     given = [*SMALL, "--data-dir", "x", "--out", "y", *map(str, options)]
     run = cifar.run_of(cifar.build_parser().parse_args(given))

@@ -249,7 +249,9 @@ def test_lines_of_one_schedule_only(tmp_path):
 def test_lines_from_before_a_recipe_had_a_value_stay(tmp_path):
     path = tmp_path / "table_1.csv"
     first, second, _ = tables.TABLES["1"].cells
-    older = {key: value for key, value in json.loads(schedule()).items() if key not in ("crop", "prune")}
+    older = {
+        key: value for key, value in json.loads(schedule()).items() if key not in ("crop", "prune", "fallback_lr_scale")
+    }
     results = paper_results.Results(path, paper_results.FIELDS, schedule())
     results.add(line("1", first, 9.0, text=json.dumps(older)))
     assert "prune" not in path.read_text()
