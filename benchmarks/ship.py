@@ -66,7 +66,8 @@ def commands_before(start: dict[str, Any] | None) -> list[str]:
         return [start["manifest"]["command"]] if "manifest" in start else []
     run = Run.from_dict(start["run"])
     epochs = epochs_of(start)
-    stop = f" --stop-epoch {epochs}" if epochs < run.recipe.epochs else ""
+    stop = f" --stop-epoch {epochs}" if 0 < epochs < run.recipe.epochs else ""
+    stop = stop or (" --max-seconds 0" if not start["updates"] else "")
     return [*commands_before(start["start"]), command_of(run) + stop]
 
 
@@ -113,6 +114,9 @@ def start_text(start: dict[str, Any], model: str, told: set[str]) -> str:
     if name in told:
         return name
     told.add(name)
+    if not start["updates"]:
+        begun = start_text(start["start"], run["model"], told) if start["start"] else run["model"]
+        return f"{begun}, channels dead on {run['revive']} images revived" if run.get("revive") else begun
     before = f"{start_text(start['start'], run['model'], told)}; then " if start["start"] else ""
     epochs = f"{epochs_of(start)} of {run['epochs']}"
     own = run_text(run, epochs, start.get("training_seconds"), [f"seed {run['seed']}"])
@@ -127,10 +131,10 @@ def mean_text(members: Sequence[dict[str, Any]], model: str, told: set[str]) -> 
 def schedule_text(result: dict[str, Any], weights: str) -> str:
     """How the weights came about, in a line."""
     schedule, hardware = result["schedule"], result["hardware"]
-    if "average" in result:
-        return mean_text(result["average"], schedule["model"], set())
-    average = [f"moving average of the weights ({schedule['ema_decay']})"] if weights == "ema" else []
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} used"
+    if "average" in result:
+        return f"{mean_text(result['average'], schedule['model'], set())}; on {where}"
+    average = [f"moving average of the weights ({schedule['ema_decay']})"] if weights == "ema" else []
     own = run_text(
         schedule, schedule["epochs"], None, [*average, f"{result['training_seconds'] / 3600:.1f} hours on {where}"]
     )
@@ -193,14 +197,15 @@ def record(run: Path, name: str) -> None:
 
 
 def as_markdown(manifest: dict[str, dict[str, Any]]) -> str:
-    """The weights that ship: their test error beside the paper's, and where it says how they came about."""
+    """The weights that ship: their test error beside the paper's, and below that how they came about."""
     paper = {
         (cell.model, cell.dataset): cell.paper
         for number in ("3", "6")
         for cell in TABLES[number].cells
         if not cell.model_kwargs
     }
-    lines = ["| name | data | test error | the paper's | trained by |", "|---|---|---:|---:|---|"]
+    lines = ["| name | data | test error | the paper's | record |", "|---|---|---:|---:|---|"]
+    details = []
     for file, entry in manifest.items():
         name = file.removesuffix(".safetensors")
         dataset = next(key for key, title in DATASETS.items() if title == entry["dataset"])
@@ -209,9 +214,10 @@ def as_markdown(manifest: dict[str, dict[str, Any]]) -> str:
         error = f"{100 - entry['accuracy']:.2f}% | {f'{published:.2f}%' if published else '-'}"
         lines.append(
             f"| `{name}` | {entry['dataset']} | {error} | "
-            f"{commands} command{'s' if commands > 1 else ''} ([record](benchmarks/results/cifar/{name}.json)) |"
+            f"[{commands} command{'s' if commands > 1 else ''}](benchmarks/results/cifar/{name}.json) |"
         )
-    return "\n".join(lines) + "\n"
+        details.append(f"- `{name}`: {entry['schedule']}; seed {entry['seed']}")
+    return "\n".join([*lines, "", "How they were trained:", "", *details]) + "\n"
 
 
 def main(argv: list[str] | None = None) -> int:

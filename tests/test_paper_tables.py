@@ -372,9 +372,10 @@ def finished_run(folder: Path, model="resattn56_cifar", **changes):
     return weights
 
 
-def start_of(model, updates, before=None, **changes):
+def start_of(model, updates, before=None, revive=0, **changes):
     """What a run that began with another one's checkpoint knows of it."""
-    run = Run(model, replace(RECIPES["modern"], **changes), seed=3)
+    init = "x" if revive else None
+    run = Run(model, replace(RECIPES["modern"], **changes), seed=3, init=init, revive=revive)
     return dict(run=run.as_dict(), training_images=50_000, training_seconds=5400.0, updates=updates, start=before)
 
 
@@ -391,6 +392,17 @@ def start_of(model, updates, before=None, **changes):
             [" --stop-epoch 20", " --data-dir DIR --out OUT"],
             "resattn56_cifar for 20 of 100 epochs of batch 128; R; 1.5 hours; seed 3; deepened; then "
             "100 of 100 epochs of batch 128; R; 1.5 hours; seed 3; then ",
+        ),
+        (
+            start_of("resattn92_cifar", 0, dict(file="w.safetensors", sha256="0123456789abcdef"), revive=9),
+            [" --max-seconds 0"],
+            "weights (w.safetensors, sha256 01234567), channels dead on 9 images revived; then ",
+        ),
+        (
+            start_of("resattn92_cifar", 390, fallback_lr_scale=0.1),
+            [" --stop-epoch 1"],
+            "1 of 100 epochs of batch 128; nmuon, lr 0.02 onecycle, weight decay 0.02; norms' lr times 0.1; crop and "
+            "flip; smoothing 0.1; 1.5 hours; seed 3; then ",
         ),
         (dict(file="w.safetensors", sha256="0123456789abcdef"), [], "weights (w.safetensors, sha256 01234567); then "),
         (
