@@ -41,9 +41,10 @@ def test_dead_channels_are_the_killed_ones_and_their_readers_are_found():
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_the_function_stays_and_every_channel_gets_a_gradient(data):
+    torch.manual_seed(0)
     net, x = live_in(tiny()).train(), images(16, batch=4)
     names = norms_of(net)
-    killed, channels = data.draw(st.sampled_from(names)), data.draw(st.sets(st.integers(0, 3), min_size=1))
+    killed, channels = data.draw(st.sampled_from(names)), data.draw(st.sets(st.integers(0, 3), min_size=1, max_size=2))
     kill(net, [killed], channels)
     net.eval()
     with torch.no_grad():
