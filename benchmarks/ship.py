@@ -66,8 +66,11 @@ def commands_before(start: dict[str, Any] | None) -> list[str]:
         return [start["manifest"]["command"]] if "manifest" in start else []
     run = Run.from_dict(start["run"])
     epochs = epochs_of(start)
-    stop = f" --stop-epoch {epochs}" if 0 < epochs < run.recipe.epochs else ""
-    stop = stop or (" --max-seconds 0" if not start["updates"] else "")
+    stop = ""
+    if not start["updates"]:
+        stop = " --max-seconds 0"
+    elif epochs < run.recipe.epochs:
+        stop = f" --stop-epoch {epochs}"
     return [*commands_before(start["start"]), command_of(run) + stop]
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import asdict, fields, replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -150,7 +151,7 @@ def test_what_is_decayed():
         assert len(parameters) == total if recipe.decay_all else all(p.ndim > 1 for p in parameters)
 
 
-def test_fallback_lr_scale_slows_norms_and_biases_alone(monkeypatch):
+def test_fallback_lr_scale_slows_norms_and_biases_alone():
     """The first update of AdamW is the learning rate in size; Muon's does not know of the scale."""
     pytest.importorskip("timm.optim.muon")
     moved = {}
@@ -160,8 +161,8 @@ def test_fallback_lr_scale_slows_norms_and_biases_alone(monkeypatch):
         model = timm.create_model(MODEL, depths=(1, 0, 0), widths=(16, 16, 16), mask_pools=(1, 1, 1))
         try:
             optimizer = recipes.create_optimizer(Recipe(weight_decay=0.0, fallback_lr_scale=scale), model)
-        except TypeError:
-            pytest.skip("timm's Muon has no fallback_lr_scale")
+        except ValueError as error:
+            pytest.skip(str(error))
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         model(torch.randn(8, 3, 32, 32)).square().sum().backward()
         optimizer.step()
@@ -169,6 +170,13 @@ def test_fallback_lr_scale_slows_norms_and_biases_alone(monkeypatch):
     for name, parameter in model.named_parameters():
         ratio = moved[0.1][name] / moved[1.0][name]
         assert ratio == pytest.approx(1.0 if parameter.ndim > 1 else 0.1, rel=0.01), name
+
+
+def test_a_timm_whose_muon_has_no_fallback_lr_scale(monkeypatch):
+    monkeypatch.setattr(recipes, "get_optimizer_info", lambda name: SimpleNamespace(opt_class=torch.optim.SGD))
+    with pytest.raises(ValueError, match="fallback_lr_scale needs a newer timm"):
+        recipes.create_optimizer(Recipe(fallback_lr_scale=0.1), torch.nn.Linear(4, 4))
+    recipes.create_optimizer(Recipe(), torch.nn.Linear(4, 4))  # needs none
 
 
 def test_mixed_targets_are_distributions():
@@ -464,7 +472,7 @@ def test_init_begins_with_a_file_of_weights(train, tmp_path, capsys):
     assert "the weights have 0 blocks there" in capsys.readouterr().err and not (tmp_path / "third").exists()
 
 
-def test_revive_makes_dead_channels_live_before_the_first_update(train, tmp_path, data):
+def test_revive_makes_dead_channels_live_before_the_first_update(train, tmp_path):
     train("--epochs", 1, "--warmup-epochs", 0, out="first")
     weights, name = load_file(tmp_path / "first" / "ema.safetensors"), "stages.0.blocks.1.trunk.0.norm2"
     weights[f"{name}.bias"][:] = -9.0  # both channels of the unit
@@ -507,7 +515,9 @@ def test_runs_from_before_a_recipe_had_a_value_are_read():
     trainer.check_same_run(older, run, 1, STEPS)
 
 
-@pytest.mark.parametrize("options", [[], ["--recipe", "paper"], ["--init", "x.pt", "--revive", 9, "--no-amp"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--recipe", "paper"], ["--label-noise", 0.3, "--init", "x.pt", "--revive", 9, "--no-amp"]]
+)
 def test_a_run_comes_back_from_its_values(options):
     given = [*SMALL, "--data-dir", "x", "--out", "y", *map(str, options)]
     run = cifar.run_of(cifar.build_parser().parse_args(given))
