@@ -220,7 +220,8 @@ def as_markdown(manifest: dict[str, dict[str, Any]]) -> str:
             f"[{commands} command{'s' if commands > 1 else ''}](benchmarks/results/cifar/{name}.json) |"
         )
         details.append(f"- `{name}`: {entry['schedule']}; seed {entry['seed']}")
-    return "\n".join([*lines, "", "How they were trained:", "", *details]) + "\n"
+    folded = ["<details><summary>How they were trained, run by run</summary>", "", *details, "", "</details>"]
+    return "\n".join([*lines, "", *folded]) + "\n"
 
 
 def main(argv: list[str] | None = None) -> int:
