@@ -20,9 +20,9 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from benchmarks.files import save_atomically
+from benchmarks.common.files import save_atomically
+from benchmarks.common.provenance import ROOT
 from benchmarks.paper_results import CIFAR_IMAGES
-from benchmarks.provenance import ROOT
 
 PARTS = ROOT / ".gpu"
 PIECE_BYTES = 15 * 2**20  # a file that comes back has at most 16 MiB

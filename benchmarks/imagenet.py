@@ -9,9 +9,9 @@ replaces the block in benchmarks/imagenet.md. Without such a measurement the blo
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.files import read_csv, save_atomically
+from benchmarks.common.files import read_csv, save_atomically
+from benchmarks.common.provenance import ROOT
 from benchmarks.paper_results import RESULTS
-from benchmarks.provenance import ROOT
 from benchmarks.readme import with_block
 
 COMMAND = "python -m benchmarks.imagenet"

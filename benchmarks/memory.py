@@ -25,6 +25,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.common.files import read_csv, write_csv, write_figure
+from benchmarks.common.provenance import ROOT, provenance, write_json
 from benchmarks.contenders import (
     PYTORCHCV,
     Contender,
@@ -36,10 +38,8 @@ from benchmarks.contenders import (
     images_for,
     require,
 )
-from benchmarks.files import read_csv, write_csv, write_figure
 from benchmarks.memory_probe import can_measure, peak_above, saved_for_backward
 from benchmarks.plans import inference_memory, training
-from benchmarks.provenance import ROOT, provenance, write_json
 from benchmarks.readme import README, with_block, write_block
 from benchmarks.speed_report import best, is_half, label_of
 from benchmarks.speed_targets import TARGET_FIELDS, Target, as_table

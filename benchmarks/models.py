@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import timm_resattn
-from benchmarks.provenance import ROOT
+from benchmarks.common.provenance import ROOT
 from benchmarks.readme import write_block
 
 RESULTS = ROOT / "benchmarks" / "results" / "models.csv"

@@ -16,10 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.cifar import device_of
-from benchmarks.cifar_data import CLASSES
-from benchmarks.cifar_recipes import recipe_of
-from benchmarks.cifar_trainer import Run
+from benchmarks.cifar.arguments import device_of, recipe_of
+from benchmarks.cifar.data import CLASSES
+from benchmarks.cifar.run import Run
 from benchmarks.paper_results import FIELDS, FIGURE_FIELDS, Results, row_of, schedule_of
 from benchmarks.paper_tables import FIGURE4, TABLES, Cell, Table
 from benchmarks.responses import figure_row

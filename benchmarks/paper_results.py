@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cifar_trainer import Run
-from benchmarks.files import as_text, read_csv, write_csv
+from benchmarks.cifar.run import Run
+from benchmarks.common.files import as_text, read_csv, write_csv
+from benchmarks.common.provenance import ROOT
 from benchmarks.paper_tables import Cell
-from benchmarks.provenance import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 NETWORK = ("model", "model_kwargs", "dataset", "label_noise", "seed")  # differ within a table; the rest is schedule

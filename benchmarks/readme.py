@@ -1,6 +1,6 @@
 """Tables in README.md stand between markers that name the command which writes them."""
 
-from benchmarks.provenance import ROOT
+from benchmarks.common.provenance import ROOT
 
 README = ROOT / "README.md"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.provenance import ROOT, provenance, write_json
+from benchmarks.common.provenance import ROOT, provenance, write_json
 from benchmarks.readme import write_block
 
 COMMAND = "python -m benchmarks.record_train"

@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.cifar_trainer import Run
-from benchmarks.files import read_csv, save_atomically, write_figure
+from benchmarks.cifar.run import Run
+from benchmarks.common.files import read_csv, save_atomically, write_figure
 from benchmarks.paper_results import RESULTS, STAGES
 from benchmarks.paper_tables import FIGURE4, TABLES, Cell, Table
 from benchmarks.readme import write_block

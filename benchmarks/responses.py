@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.cifar_data import load_cifar, normalize
-from benchmarks.cifar_trainer import Run, preparation
+from benchmarks.cifar.data import load_cifar, normalize
+from benchmarks.cifar.run import Run, preparation
 from benchmarks.paper_results import STAGES, row_of
 from benchmarks.paper_tables import Cell
 from timm_resattn import ResAttn

@@ -13,16 +13,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cifar import add_device_arguments, check_least, device_of
-from benchmarks.cifar_recipes import add_recipe_arguments
-from benchmarks.cifar_trainer import Run
+from benchmarks.cifar.arguments import add_device_arguments, add_recipe_arguments, check_least, device_of
+from benchmarks.cifar.run import Run
+from benchmarks.common.provenance import ROOT
 from benchmarks.paper_results import RESULTS
-from benchmarks.provenance import ROOT
 
 
 def add_arguments(parser: argparse.ArgumentParser, recipe: str) -> None:
     """What commands of several runs have in common; ``recipe`` is the default one."""
-    parser.add_argument("--data-dir", type=Path, required=True, help="CIFAR-10; see benchmarks.cifar_data.load_cifar")
+    parser.add_argument("--data-dir", type=Path, required=True, help="CIFAR-10; see benchmarks.cifar.data.load_cifar")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="default: 0")
     parser.add_argument("--images", type=int, metavar="N", help="train on the first N training images (default: all)")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="networks trained at a time (default: 1)")

@@ -1,4 +1,4 @@
-"""Put a finished run of `benchmarks.cifar`, or a mean of `benchmarks.average`, among the weights that ship.
+"""Put a finished run of `benchmarks.cifar`, or a mean of `benchmarks.cifar.average`, among the weights that ship.
 
     python -m benchmarks.ship RUN_FOLDER [--tag TAG] [--weights ema|model] [--folder DIR]
 
@@ -24,12 +24,12 @@ import torch
 from safetensors.torch import load_file
 
 import timm_resattn  # noqa: F401  registers the models
-from benchmarks.cifar_recipes import CHANNEL_MEAN
-from benchmarks.cifar_trainer import Run, command_of, updates_per_epoch
-from benchmarks.files import save_atomically
+from benchmarks.cifar.recipe import CHANNEL_MEAN
+from benchmarks.cifar.run import Run, command_of, updates_per_epoch
+from benchmarks.common.files import save_atomically
+from benchmarks.common.provenance import write_json
 from benchmarks.paper_results import RESULTS
 from benchmarks.paper_tables import TABLES
-from benchmarks.provenance import write_json
 from benchmarks.readme import write_block
 from timm_resattn.shipped import WEIGHTS, read_manifest
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.files import read_csv, write_figure
 from benchmarks.contenders import PYTORCHCV
-from benchmarks.files import read_csv, write_figure
 from benchmarks.plans import DEFAULT, RETAINED
 from benchmarks.profiles import as_table as profile_table
 from benchmarks.speed_targets import Target, as_table

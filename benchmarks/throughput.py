@@ -35,6 +35,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common.files import read_csv, write_csv
+from benchmarks.common.provenance import ROOT, provenance, write_json
 from benchmarks.contenders import (
     FIXED_SHAPE,
     PYTORCHCV,
@@ -49,11 +51,9 @@ from benchmarks.contenders import (
     live_in,
     require,
 )
-from benchmarks.files import read_csv, write_csv
 from benchmarks.plans import DEFAULT, PARTS, RETAINED, Group, convolutions_of, plan
 from benchmarks.profiles import PROFILE_FIELDS, operators
 from benchmarks.profiles import as_table as profile_table
-from benchmarks.provenance import ROOT, provenance, write_json
 from benchmarks.readme import README, with_block, write_block
 from benchmarks.speed_report import COMMAND, as_markdown, plot, targets
 from benchmarks.speed_targets import TARGET_FIELDS

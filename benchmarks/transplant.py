@@ -25,9 +25,9 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from tqdm import tqdm
 
-from benchmarks.cifar_data import load_cifar, normalize, random_crop_flip
-from benchmarks.cifar_trainer import error_percent
-from benchmarks.provenance import ROOT, provenance, write_json
+from benchmarks.cifar.data import load_cifar, normalize, random_crop_flip
+from benchmarks.cifar.trainer import error_percent
+from benchmarks.common.provenance import ROOT, provenance, write_json
 from benchmarks.readme import write_block
 from timm_resattn.checkpoints import transplant_trunk
 
@@ -134,7 +134,7 @@ def as_markdown(result: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar_data.load_cifar")
+    parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar.data.load_cifar")
     parser.add_argument("--images", type=int, default=50_000, help="training images, a prefix of the set")
     parser.add_argument("--donor-epochs", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=4)

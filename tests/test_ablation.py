@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-ablation = pytest.importorskip("benchmarks.ablation")
-RECIPES = pytest.importorskip("benchmarks.cifar_recipes").RECIPES
+ablation = pytest.importorskip("benchmarks.cifar.ablation")
+RECIPES = pytest.importorskip("benchmarks.cifar.recipe").RECIPES
 
 
 def test_each_part_changes_what_it_says():

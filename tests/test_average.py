@@ -9,9 +9,9 @@ from helpers import random_cifar
 from safetensors.torch import load_file
 from torch import nn
 
-average = pytest.importorskip("benchmarks.average")
-cifar = pytest.importorskip("benchmarks.cifar")
-trainer = pytest.importorskip("benchmarks.cifar_trainer")
+average = pytest.importorskip("benchmarks.cifar.average")
+cifar = pytest.importorskip("benchmarks.cifar.__main__")
+trainer = pytest.importorskip("benchmarks.cifar.trainer")
 
 MODEL = "resattn56_cifar"
 KWARGS = ["depths=(1,0,0)", "widths=(8,8,16)", "mask_pools=(1,1,1)"]
@@ -65,7 +65,9 @@ def test_mean_of_the_moving_averages_with_norms_measured_anew(runs, tmp_path, ca
 
     result = json.loads((tmp_path / "mean" / "result.json").read_text())
     assert result["held_out"] == "test, 30 images" and 0 <= result["error"] <= 100 and result["seed"] == 0
-    assert result["command"].startswith(f"python -m benchmarks.average {first} {second} --data-dir DIR --norm-images")
+    assert result["command"].startswith(
+        f"python -m benchmarks.cifar.average {first} {second} --data-dir DIR --norm-images"
+    )
     assert [len(member["log"]) for member in result["average"]] == [1, 1]
     assert result["average"][1]["start"]["updates"] == result["average"][0]["updates"] == 300 // 16
 

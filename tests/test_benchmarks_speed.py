@@ -17,12 +17,12 @@ if not (ROOT / "benchmarks").is_dir():
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import contenders, memory, memory_probe, plans, readme, speed_report, throughput, timing  # noqa: E402
+from benchmarks.common.files import read_csv, write_csv  # noqa: E402
+from benchmarks.common.provenance import ROOT  # noqa: E402
 from benchmarks.contenders import Contender  # noqa: E402
 from benchmarks.conv_floor import ConvFloor  # noqa: E402
-from benchmarks.files import read_csv, write_csv  # noqa: E402
 from benchmarks.plans import DEFAULT, RETAINED, Group  # noqa: E402
 from benchmarks.profiles import PROFILE_FIELDS, kind_of, operators  # noqa: E402
-from benchmarks.provenance import ROOT  # noqa: E402
 from benchmarks.speed_targets import Target, as_table  # noqa: E402
 
 FAST = (

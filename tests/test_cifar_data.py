@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import datasets
 
-cifar_data = pytest.importorskip("benchmarks.cifar_data")
+cifar_data = pytest.importorskip("benchmarks.cifar.data")
 
 
 @pytest.fixture

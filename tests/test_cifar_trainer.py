@@ -14,11 +14,18 @@ from helpers import random_cifar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from timm.layers import BatchNormAct2d
 
-cifar = pytest.importorskip("benchmarks.cifar")
-recipes = pytest.importorskip("benchmarks.cifar_recipes")
-trainer = pytest.importorskip("benchmarks.cifar_trainer")
-Recipe, RECIPES, Run = recipes.Recipe, recipes.RECIPES, trainer.Run
+from timm_resattn.shipped import WEIGHTS
+
+cifar = pytest.importorskip("benchmarks.cifar.__main__")
+arguments = pytest.importorskip("benchmarks.cifar.arguments")
+outputs = pytest.importorskip("benchmarks.cifar.outputs")
+runs = pytest.importorskip("benchmarks.cifar.run")
+dead = pytest.importorskip("benchmarks.cifar.dead")
+recipes = pytest.importorskip("benchmarks.cifar.recipe")
+trainer = pytest.importorskip("benchmarks.cifar.trainer")
+Recipe, RECIPES, Run = recipes.Recipe, recipes.RECIPES, runs.Run
 
 MODEL = "resattn56_cifar"
 SMALL = [
@@ -30,6 +37,7 @@ SMALL = [
     "mask_pools=(1,1,1)",
     "--batch-size",
     "16",
+    *("--prune", "0", "--crop", "0", "--cutout", "0"),
 ]
 STEPS = 4  # an epoch
 needs_wsd = pytest.mark.skipif(not hasattr(timm.scheduler, "WSDLRScheduler"), reason="timm has no WSD schedule")
@@ -129,6 +137,7 @@ def test_wsd_can_be_prolonged_and_ends_at_zero():
         (dict(sched="wsd", epochs=4, decay_epochs=9), "decay_epochs must be greater than 0"),
         (dict(mixup=0.2, batch_size=3), "batch_size must be even"),
         (dict(crop=-1), "crop must be at least 0; got -1"),
+        (dict(crop_epochs=1.5), "crop_epochs must be from 0 to 1; got 1.5"),
         (dict(prune=0.6), "prune must be from 0 to 0.5; got 0.6"),
         (dict(prune=0.3, cutmix=1.0), "prune must be 0 with mixup or cutmix"),
         (dict(fallback_lr_scale=0.0), "fallback_lr_scale must be greater than 0; got 0.0"),
@@ -186,6 +195,7 @@ recipe_values = dict(
     sched=st.sampled_from(["multistep", "cosine", "onecycle"]),
     smoothing=st.floats(0, 0.5),
     crop=st.integers(0, 40),
+    crop_epochs=st.floats(0, 1),
     cutout=st.integers(0, 16),
     fallback_lr_scale=st.floats(0.01, 2),
     mean=st.sampled_from(["channel", "pixel"]),
@@ -219,7 +229,7 @@ def test_a_run_s_arguments_ask_for_it(run):
 
 
 MIXED = ["--mixup", 0.3, "--cutmix", 1, "--cutout", 6]
-PRUNED = ["--prune", 0.08, "--crop", 20, "--pad", 0]  # leaves the number of updates of an epoch as it is
+PRUNED = ["--prune", 0.08, "--crop", 20, "--crop-epochs", 0.5]  # leaves the number of updates of an epoch as it is
 
 
 @pytest.mark.parametrize("recipe", [MIXED, PRUNED])
@@ -244,7 +254,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(train, tmp_path, monkeypatch, up
 def test_pruned_images_are_the_easy_ones_and_the_rest_stand_for_them(data, tmp_path):
     run = Run(MODEL, Recipe(epochs=2, batch_size=7, warmup_epochs=0, prune=0.4, smoothing=0.0, lr=1e-9, pad=0))
     device = torch.device("cpu")
-    pruning = trainer.Trainer(run, trainer.load_data(run, data, device), device)
+    pruning = trainer.Trainer(run, runs.load_data(run, data, device), device)
     assert pruning.steps_per_epoch == 6
     given = torch.arange(70.0)
     pruning.losses = given.clone()
@@ -271,7 +281,7 @@ def test_another_seed_is_another_run(train, tmp_path):
 def test_max_seconds_leaves_a_checkpoint_that_loads(train, tmp_path, capsys):
     assert train("--epochs", 3, "--max-seconds", 0) == 0
     assert "stopped after 0 of 12 updates; go on with --resume" in capsys.readouterr().err
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"last.pt", "log.jsonl"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", "last.pt", "log.jsonl"}
     kwargs = dict(depths=(1, 0, 0), widths=(8, 8, 16), mask_pools=(1, 1, 1))
     model = timm.create_model(MODEL, checkpoint_path=str(tmp_path / "out" / "last.pt"), **kwargs)
     fresh = Run(MODEL, Recipe(), kwargs).create_model()
@@ -309,7 +319,7 @@ def test_an_update_never_waits_for_the_gpu(data, mixup):
     recipe = Recipe(batch_size=16, epochs=3, mixup=mixup, cutout=4, ema_every=1)
     device = torch.device("cuda")
     run = Run(MODEL, recipe)
-    training, updates = trainer.Trainer(run, trainer.load_data(run, data, device), device), iter(range(STEPS))
+    training, updates = trainer.Trainer(run, runs.load_data(run, data, device), device), iter(range(STEPS))
 
     def watch():
         update = next(updates)
@@ -336,8 +346,10 @@ def test_what_the_result_says(train, tmp_path, data):
     assert result["schedule"]["label_noise"] == 0.4 and "--label-noise 0.4" in result["command"]
     assert 0 <= result["share_outside"] < 1 and result["images_per_second"] > 0
     assert str(tmp_path) not in (out / "result.json").read_text()
+    config = json.loads((out / "config.json").read_text())
+    assert config == {"command": result["command"], **result["schedule"]} and log[-1]["dead"] == result["dead"]
     kwargs = dict(depths=(1, 0, 0), widths=(8, 8, 16), mask_pools=(1, 1, 1))
-    images, labels = trainer.load_cifar(data, "test")
+    images, labels = runs.load_cifar(data, "test")
     for name, error in (("model", result["error"]), ("ema", result["error_ema"])):
         model = timm.create_model(MODEL, **kwargs).to(memory_format=torch.channels_last)
         model.load_state_dict(load_file(out / f"{name}.safetensors"))
@@ -354,10 +366,40 @@ def test_validation_reads_no_test_set(data, train, tmp_path):
     assert result["held_out"] == "validation, 20 images" and result["training_images"] == 50
 
 
+def test_smaller_crops_come_first_and_what_they_are_is_the_run_s(data):
+    recipe = Recipe(epochs=4, batch_size=16, crop=24, crop_epochs=0.5, sched="wsd", warmup_epochs=0, decay_epochs=1)
+    device = torch.device("cpu")
+    run = Run(MODEL, recipe)
+    training = trainer.Trainer(run, runs.load_data(run, data, device), device)
+    sides = []
+    for training.step in range(4 * STEPS):
+        sides.append(training.batch(torch.arange(16))[0].shape[-1])
+    assert sides == [24] * 2 * STEPS + [32] * 2 * STEPS
+    longer = replace(run, recipe=replace(recipe, epochs=8))
+    runs.check_same_run(run.as_dict(), longer, 2 * STEPS, STEPS)
+    with pytest.raises(ValueError, match="it has epochs 4 and not 8"):
+        runs.check_same_run(run.as_dict(), longer, 2 * STEPS + 1, STEPS)
+
+
+def test_dead_channels_are_counted_and_nothing_else_changes():
+    norms = torch.nn.BatchNorm2d(4), BatchNormAct2d(4)  # the ReLU after the norm, and inside it
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), norms[0], torch.nn.ReLU(inplace=True), norms[1]).train()
+    norms[1].bias.data.fill_(1.0)  # lets a channel through that was dead before it
+    images = torch.randn(5, 3, 6, 6)
+    assert dead.dead_share(net, images) == 0
+    for norm, channels in zip(norms, ([1], [0, 3]), strict=True):
+        norm.bias.data[channels] = -1e3
+    before, state = {k: v.clone() for k, v in net.state_dict().items()}, torch.get_rng_state()
+    assert dead.dead_share(net, images) == pytest.approx(3 / 8)
+    assert net.training and all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module._forward_hooks for module in net.modules())
+
+
 def test_noise_is_on_the_training_labels_only(data):
     run = Run(MODEL, Recipe(batch_size=16), val_images=20, label_noise=1.0)
-    loaded = trainer.load_data(run, data, torch.device("cpu"))
-    images, labels = trainer.load_cifar(data, "train")
+    loaded = runs.load_data(run, data, torch.device("cpu"))
+    images, labels = runs.load_cifar(data, "train")
     by_image = {image.numpy().tobytes(): label for image, label in zip(images, labels.tolist(), strict=True)}
     assert all(by_image[i.numpy().tobytes()] == label for i, label in zip(*loaded.held_out, strict=True))
     assert all(by_image[i.numpy().tobytes()] != y for i, y in zip(loaded.images, loaded.labels, strict=True))
@@ -391,15 +433,15 @@ def test_stopwatch_sums_what_is_inside(monkeypatch):
     ("options", "message"),
     [
         (["--label-noise", "2"], "label_noise must be from 0 to 1; got 2.0"),
-        (["--crop", "41"], "crop must be 0 or from 2 to 40, the padded image's side; got 41"),
-        (["--crop", "1"], "crop must be 0 or from 2 to 40"),
+        (["--crop", "33"], "crop must be 0 or from 2 to 32, the image's side; got 33"),
+        (["--crop", "1"], "crop must be 0 or from 2 to 32"),
         (["--lr", "0"], "lr must be greater than 0"),
         (["--images", "0"], "images must be from 1 to 70"),
         (["--images", "71"], "images must be from 1 to 70"),
         (["--images", "10"], "batch_size must be at most 10"),
         (["--val-images", "70"], "val_images must be from 0 to 69"),
         (["--model", "resattn57"], "resattn57"),
-        (["--model-kwargs", "depths"], "'depths' is not KEY=VALUE"),
+        (["--model-kwargs", "depths"], "argument --model-kwargs: must be KEY=VALUE pairs of Python values; got depths"),
         (["--model-kwargs", "depth=3"], "depth"),
         (["--model-kwargs", "attn_act=x"], "attn_act must be one of 'mixed', 'channel', 'spatial'; got 'x'"),
         (["--device", "gpu"], "--device must be cpu, cuda"),
@@ -411,8 +453,6 @@ def test_stopwatch_sums_what_is_inside(monkeypatch):
         (["--dataset", "cifar100", "--data-dir", "/nowhere"], "/nowhere holds neither train.npz nor an image folder"),
         (["--resume", "/nowhere/last.pt"], "/nowhere/last.pt is not there"),
         (["--init", "/nowhere/last.pt"], "/nowhere/last.pt is not there"),
-        (["--revive", "9"], "revive must be 0 without init"),
-        (["--revive", "-1"], "revive must be an integer of at least 0; got -1"),
     ],
 )
 def test_bad_options_are_one_sentence(train, tmp_path, capsys, options, message):
@@ -460,28 +500,10 @@ def test_init_begins_with_a_file_of_weights(train, tmp_path, capsys):
     assert "the weights have 0 blocks there" in capsys.readouterr().err and not (tmp_path / "third").exists()
 
 
-def test_revive_makes_dead_channels_live_before_the_first_update(train, tmp_path):
-    train("--epochs", 1, "--warmup-epochs", 0, out="first")
-    weights, name = load_file(tmp_path / "first" / "ema.safetensors"), "stages.0.blocks.1.trunk.0.norm2"
-    weights[f"{name}.bias"][:] = -9.0  # both channels of the unit
-    save_file(weights, tmp_path / "dead.safetensors")
-    begin = ["--epochs", 1, "--warmup-epochs", 0, "--init", tmp_path / "dead.safetensors", "--revive", 20]
-    train(*begin, "--max-seconds", 0, out="second")
-    begun = torch.load(tmp_path / "second" / "last.pt")
-    revived = begun["start"]["revived"]
-    assert revived["dead"] == revived["revived"] >= 2 and begun["run"]["revive"] == 20
-    assert begun["state_dict"][f"{name}.bias"].tolist() == [0.0, 0.0]
-    assert all(torch.equal(begun["state_dict"][key], ema) for key, ema in begun["state_dict_ema"].items())
-    assert not begun["state_dict"]["stages.0.blocks.1.trunk.0.conv2.weight"].any()
-    train(*begin, "--resume", out="second")
-    result = json.loads((tmp_path / "second" / "result.json").read_text())
-    assert result["start"]["revived"] == revived and "--revive 20" in result["command"]
-
-
 def test_init_knows_the_weights_that_ship():
-    path = trainer.timm_resattn.shipped.WEIGHTS / "resattn56_cifar.cifar10.safetensors"
-    _, start = trainer.read_start(path)
-    assert start["manifest"] == trainer.read_manifest()[path.name] and start["manifest"]["sha256"] == start["sha256"]
+    path = WEIGHTS / "resattn56_cifar.cifar10.safetensors"
+    _, start = outputs.read_start(path)
+    assert start["manifest"] == outputs.read_manifest()[path.name] and start["manifest"]["sha256"] == start["sha256"]
 
 
 def test_stop_epoch(train, tmp_path, capsys):
@@ -498,14 +520,16 @@ def test_stop_epoch(train, tmp_path, capsys):
 
 def test_runs_from_before_a_recipe_had_a_value_are_read():
     run = Run(MODEL, Recipe())
-    older = {name: value for name, value in run.as_dict().items() if name not in ("crop", "prune", "fallback_lr_scale")}
+    older = {
+        name: value
+        for name, value in run.as_dict().items()
+        if name not in ("crop", "crop_epochs", "prune", "fallback_lr_scale")
+    }
     assert Run.from_dict(older) == run
-    trainer.check_same_run(older, run, 1, STEPS)
+    runs.check_same_run(older, run, 1, STEPS)
 
 
-@pytest.mark.parametrize(
-    "options", [[], ["--recipe", "paper"], ["--label-noise", 0.3, "--init", "x.pt", "--revive", 9, "--no-amp"]]
-)
+@pytest.mark.parametrize("options", [[], ["--recipe", "paper"], ["--label-noise", 0.3, "--init", "x.pt", "--no-amp"]])
 def test_a_run_comes_back_from_its_values(options):
     given = [*SMALL, "--data-dir", "x", "--out", "y", *map(str, options)]
     run = cifar.run_of(cifar.build_parser().parse_args(given))
@@ -569,4 +593,5 @@ def test_a_loss_that_is_not_finite_ends_the_run(train, capsys, tmp_path):
 def test_every_value_of_a_recipe_has_an_option():
     args = cifar.build_parser().parse_args([*SMALL, "--data-dir", "x", "--out", "y"])
     assert {field.name for field in fields(Recipe)} <= vars(args).keys()
-    assert asdict(recipes.recipe_of(args)) == {**asdict(RECIPES["modern"]), "batch_size": 16}
+    plain = {"batch_size": 16, "prune": 0, "crop": 0, "cutout": 0}
+    assert asdict(arguments.recipe_of(args)) == {**asdict(RECIPES["modern"]), **plain}

@@ -27,9 +27,9 @@ responses = pytest.importorskip("benchmarks.responses")
 run_all = pytest.importorskip("benchmarks.run_all")
 ship = pytest.importorskip("benchmarks.ship")
 tables = pytest.importorskip("benchmarks.paper_tables")
-trainer = pytest.importorskip("benchmarks.cifar_trainer")
-Recipe = pytest.importorskip("benchmarks.cifar_recipes").Recipe
-RECIPES = pytest.importorskip("benchmarks.cifar_recipes").RECIPES
+trainer = pytest.importorskip("benchmarks.cifar.trainer")
+Recipe = pytest.importorskip("benchmarks.cifar.recipe").Recipe
+RECIPES = pytest.importorskip("benchmarks.cifar.recipe").RECIPES
 Run = trainer.Run
 
 CELLS = [cell for table in (*tables.TABLES.values(), tables.FIGURE4) for cell in table.cells]

@@ -1,6 +1,6 @@
 """What each part of the modern recipe is worth: the recipe without it, or with one more, on held-out training images.
 
-    python -m benchmarks.ablation --data-dir DIR [--model NAME] [--val-images N] [--epochs E] [--seeds S ...]
+    python -m benchmarks.cifar.ablation --data-dir DIR [--model NAME] [--val-images N] [--epochs E] [--seeds S ...]
                                   [--parts NAME ...]
 
 The test set is not read. Runs are kept and go on as in `benchmarks.paper`. Writes recipe_parts.csv to ``--results-dir``
@@ -16,15 +16,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.cifar import check_least
-from benchmarks.cifar_recipes import RECIPES, Recipe, recipe_of
-from benchmarks.cifar_trainer import Run
-from benchmarks.files import read_csv
+from benchmarks.cifar.arguments import check_least, recipe_of
+from benchmarks.cifar.recipe import RECIPES, Recipe
+from benchmarks.cifar.run import Run
+from benchmarks.common.files import read_csv
 from benchmarks.paper_results import OUTCOME, RESULTS, Results, outcome_of, schedule_of
 from benchmarks.readme import write_block
 from benchmarks.run_all import add_arguments, carry_out, check_arguments
 
-COMMAND = "python -m benchmarks.ablation"
+COMMAND = "python -m benchmarks.cifar.ablation"
 FILE = "recipe_parts.csv"
 FIELDS = ("row", "column", *OUTCOME, "schedule")
 WHOLE = "the modern recipe"

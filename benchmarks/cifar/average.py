@@ -1,6 +1,6 @@
 """Average the weights of several runs of one network: stochastic weight averaging (Izmailov et al. 2018).
 
-    python -m benchmarks.average FILE ... --data-dir DIR --out FOLDER [--test]
+    python -m benchmarks.cifar.average FILE ... --data-dir DIR --out FOLDER [--test]
 
 FILE is a checkpoint of `benchmarks.cifar`, of which the moving average is taken where there is one, or a
 ``.safetensors`` file. It pays where one run began with the weights of the other, so that the way between both is all
@@ -29,23 +29,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
-from benchmarks.cifar import check_least, device_of
-from benchmarks.cifar_data import normalize, random_crop_flip
-from benchmarks.cifar_recipes import RECIPES
-from benchmarks.cifar_trainer import (
-    Run,
-    error_percent,
-    load_data,
-    origin_of,
-    read_checkpoint,
-    read_start,
-    seed_update,
-    weights_of,
-)
-from benchmarks.files import save_atomically
-from benchmarks.provenance import provenance, write_json
+from benchmarks.cifar.arguments import check_least, device_of
+from benchmarks.cifar.data import normalize, random_crop_flip
+from benchmarks.cifar.outputs import origin_of, read_checkpoint, read_start, seed_update, weights_of
+from benchmarks.cifar.recipe import RECIPES
+from benchmarks.cifar.run import Run, load_data
+from benchmarks.cifar.trainer import error_percent
+from benchmarks.common.files import save_atomically
+from benchmarks.common.provenance import provenance, write_json
 
-COMMAND = "python -m benchmarks.average"
+COMMAND = "python -m benchmarks.cifar.average"
 BATCH_SIZE = 250
 
 
@@ -118,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="checkpoint or .safetensors file")
     parser.add_argument("--model", metavar="NAME", help="of .safetensors files; a checkpoint tells its own")
-    parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar_data.load_cifar")
+    parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar.data.load_cifar")
     parser.add_argument("--norm-images", type=int, default=10_000, metavar="N", help="images for the norms' statistics")
     parser.add_argument("--loss-images", type=int, default=2_000, metavar="N", help="training images for the loss")
     parser.add_argument("--seed", type=int, default=0, help="of crops and flips")

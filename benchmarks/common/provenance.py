@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.files import save_atomically
+from benchmarks.common.files import save_atomically
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "timm", "torchvision", "numpy", "timm-resattn")
 
 
@@ -24,7 +24,7 @@ def _commit() -> str:
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "timm_resattn", "benchmarks/*.py")
+    changed = git("status", "--porcelain", "--", "timm_resattn", "benchmarks", ":!benchmarks/results")
     return git("rev-parse", "HEAD") + ("+changes" if changed else "")
 
 

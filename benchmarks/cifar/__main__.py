@@ -5,19 +5,19 @@
 Batches and augmentation of an update are a function of the seed and the number of the update, so a run that was killed
 goes on with ``--resume`` as if it had never stopped. OUT gets
 
-    log.jsonl           one line an epoch
+    config.json         the command and all values of the run
+    log.jsonl           one line an epoch; ``dead`` is the share of channels that no ReLU lets through
     last.pt             checkpoint (weights, moving average, optimiser, position), for --resume
     result.json         at the end: error of the last epoch, never of the best one, and how it came about
     model.safetensors   at the end: the weights; ema.safetensors: their moving average
 
 With ``--val-images N`` the error is that on N training images which are not trained on, and the test set is not read.
 ``--resume OTHER/last.pt`` goes on from another run, with more epochs too as long as the learning rate was the same up
-to there: a ``--sched wsd`` run can be prolonged from any checkpoint in front of its decay.
+to there: a ``--sched wsd`` run can be prolonged from any checkpoint before its decay.
 
 ``--init`` begins with the weights of another run, ``OTHER/last.pt``, or of a ``.safetensors`` file, as those that ship,
 also of a network with fewer Attention Modules: what this one has beyond it begins as the identity
-(`timm_resattn.deepen`), and the whole computes the same function. ``--revive N`` revives channels that are dead on N
-training images (`benchmarks.revive`), which does not change the function either.
+(`timm_resattn.deepen`), and the whole computes the same function.
 """
 
 import argparse
@@ -30,34 +30,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cifar_data import CLASSES
-from benchmarks.cifar_recipes import add_recipe_arguments, recipe_of
-from benchmarks.cifar_trainer import Run, Trainer, load_data, read_checkpoint, read_start, train, write_result
-from timm_resattn.convert import key_value
+from benchmarks.cifar.arguments import add_device_arguments, add_recipe_arguments, check_least, device_of, recipe_of
+from benchmarks.cifar.data import CLASSES
+from benchmarks.cifar.outputs import read_checkpoint, read_start, train, write_result
+from benchmarks.cifar.run import Run, load_data
+from benchmarks.cifar.trainer import Trainer
+from benchmarks.common.options import KeyValues
 from timm_resattn.optimize import retain_freed_memory
-
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-
-
-def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where and how to compute: ``--device``, ``--amp``, ``--compile``."""
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
-    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
-    parser.add_argument(
-        "--compile", nargs="?", const="default", choices=COMPILE_MODES, metavar="MODE",
-        help=f"torch.compile the network; MODE is one of {', '.join(COMPILE_MODES)}",
-    )  # fmt: skip
-
-
-def device_of(name: str) -> torch.device:
-    """The device of that name; raises a `ValueError` if there is none."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device must be cpu, cuda or another device of torch; got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: there is no CUDA device here; use --device cpu")
-    return device
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,9 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", required=True, metavar="NAME", help="timm's name of it, as resattn56_cifar")
     parser.add_argument(
-        "--model-kwargs", nargs="*", default=[], type=key_value, metavar="KEY=VALUE", help="model arguments"
+        "--model-kwargs", nargs="*", default={}, action=KeyValues, metavar="KEY=VALUE", help="model arguments"
     )
-    parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar_data.load_cifar")
+    parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar.data.load_cifar")
     parser.add_argument("--dataset", choices=tuple(CLASSES), default="cifar10", help="default: cifar10")
     parser.add_argument("--images", type=int, metavar="N", help="train on the first N training images (default: all)")
     parser.add_argument("--val-images", type=int, default=0, metavar="N", help="hold N of them out, read no test set")
@@ -77,14 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_device_arguments(parser)
     parser.add_argument("--eval-every", type=int, default=0, metavar="N", help="also measure every N epochs")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="stop with a checkpoint after S seconds, exit 0")
-    parser.add_argument("--stop-epoch", type=int, default=0, metavar="E", help="stop with a checkpoint behind epoch E")
+    parser.add_argument("--stop-epoch", type=int, default=0, metavar="E", help="stop with a checkpoint after epoch E")
     parser.add_argument(
         "--resume", nargs="?", const=True, metavar="FILE", help="go on from FILE (default: OUT/last.pt, if it is there)"
     )
     parser.add_argument("--init", metavar="FILE", help="begin with the weights of this checkpoint or safetensors file")
-    parser.add_argument(
-        "--revive", type=int, default=0, metavar="N", help="with --init: revive channels dead on N training images"
-    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     add_recipe_arguments(parser, "modern")
     return parser
@@ -95,7 +71,7 @@ def run_of(args: argparse.Namespace) -> Run:
     return Run(
         args.model,
         recipe_of(args),
-        model_kwargs=dict(args.model_kwargs),
+        model_kwargs=args.model_kwargs,
         dataset=args.dataset,
         images=args.images,
         val_images=args.val_images,
@@ -103,14 +79,7 @@ def run_of(args: argparse.Namespace) -> Run:
         seed=args.seed,
         amp=args.amp,
         init=args.init,
-        revive=args.revive,
     )
-
-
-def check_least(name: str, value: float | None, least: float) -> None:
-    """Raise a `ValueError` unless ``value``, where there is one, is at least ``least``."""
-    if value is not None and not value >= least:
-        raise ValueError(f"{name} must be at least {least}; got {value}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -157,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + signals[0] if signals else 0
     if not (args.out / "result.json").exists():
         result = write_result(trainer, args.out)
-        print(json.dumps({key: result[key] for key in ("error", "error_ema", "images_per_second", "share_outside")}))
+        print(json.dumps({key: result[key] for key in ("error", "error_ema", "images_per_second", "dead")}))
     return 0
 
 

@@ -1,10 +1,11 @@
-"""How a network is trained on CIFAR: the paper's recipe and a modern one, as data, and what timm builds from them."""
+"""How a network is trained on CIFAR: the recipes of ``recipes/``, as data, and what timm builds from them."""
 
-import argparse
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from pathlib import Path
 
 import timm
 import torch
+import yaml
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -27,20 +28,21 @@ class Recipe:
             ``sgd`` is Nesterov's.
         lr: Highest learning rate.
         fallback_lr_scale: What ``lr`` is multiplied by for the parameters that Muon leaves to AdamW: norms and biases.
-            At 1 a seventh of the channels of a network trained here were dead (`benchmarks.revive`).
+            At 1 a seventh of the channels of a network trained here were dead.
         momentum: Momentum, or beta 1 of an adaptive optimiser.
         weight_decay: Weight decay.
         decay_all: Decay norms and biases too.
-        sched: ``multistep``, divided by 10 behind 40% and 60% of the updates (the paper's 64k and 96k of 160k);
+        sched: ``multistep``, divided by 10 after 40% and 60% of the updates (the paper's 64k and 96k of 160k);
             ``cosine`` to zero; ``onecycle``, linear up and linear down to zero; ``wsd``, constant, and linear to zero
             over the last ``decay_epochs``: up to there a run can be prolonged.
         warmup_epochs: Epochs of linear warm-up from a hundredth of ``lr``.
-        decay_epochs: Epochs of the decay of ``wsd``; below 1, a share of the epochs behind the warm-up.
+        decay_epochs: Epochs of the decay of ``wsd``; below 1, a share of the epochs after the warm-up.
         smoothing: Label smoothing.
-        pad: Zero-padding, in pixels, in front of the random crop.
-        crop: Side of the random crop, for a cheaper update; 0 for that of the image, which is what is tested on.
+        pad: Zero-padding, in pixels, before the random crop.
+        crop: Side of the smaller random crops, without padding, that make the first updates cheaper; 0 for none.
+        crop_epochs: Share of the epochs that take them; the others take crops of the image's side.
         prune: Share of the training images that an epoch leaves out: a random half of those with the lowest loss, of
-            which the other half counts twice (`benchmarks.cifar_data.prune`); 0 for none.
+            which the other half counts twice (`benchmarks.cifar.data.prune`); 0 for none.
         cutout: Side of the square that is blanked in each image; 0 for none.
         mixup: Alpha of mixup; 0 for none.
         cutmix: Alpha of cutmix; 0 for none. With both, each batch draws one of them.
@@ -64,6 +66,7 @@ class Recipe:
     smoothing: float = 0.1
     pad: int = 4
     crop: int = 0
+    crop_epochs: float = 1.0
     prune: float = 0.0
     cutout: int = 0
     mixup: float = 0.0
@@ -86,6 +89,8 @@ class Recipe:
         for name in ("momentum", "smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1; got {getattr(self, name)}.")
+        if not 0 <= self.crop_epochs <= 1:
+            raise ValueError(f"crop_epochs must be from 0 to 1; got {self.crop_epochs}.")
         if not 0 <= self.prune <= 0.5:
             raise ValueError(f"prune must be from 0 to 0.5; got {self.prune}.")
         if self.prune and (self.mixup or self.cutmix):
@@ -116,35 +121,15 @@ class Recipe:
         share = self.decay_epochs < 1
         return self.decay_epochs * (self.epochs - self.warmup_epochs) if share else self.decay_epochs
 
+    def crop_in(self, epoch: int) -> int:
+        """Side of the smaller crops in that epoch, counted from 0; 0 where there are none."""
+        return self.crop if epoch < self.crop_epochs * self.epochs else 0
+
 
 RECIPES = {
-    # PAPER.md, section 4: 160k updates of 64 images are 205 epochs; the loss is the plain cross-entropy
-    "paper": Recipe(
-        epochs=205, batch_size=64, opt="sgd", lr=0.1, weight_decay=1e-4, decay_all=True, sched="multistep",
-        warmup_epochs=0.0, smoothing=0.0, mean=PIXEL_MEAN, ema_decay=0.0,
-    ),
-    "modern": Recipe(),
-}  # fmt: skip
-
-
-def add_recipe_arguments(parser: argparse.ArgumentParser, default: str) -> None:
-    """``--recipe`` and an option for each of a recipe's values."""
-    parser.add_argument("--recipe", choices=tuple(RECIPES), default=default, help=f"default: {default}")
-    group = parser.add_argument_group("values in place of the recipe's (see benchmarks.cifar_recipes.Recipe)")
-    for field in fields(Recipe):
-        flag = "--" + field.name.replace("_", "-")
-        values = ", ".join(f"{name}: {getattr(recipe, field.name)}" for name, recipe in RECIPES.items())
-        if field.type is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=values)
-        else:
-            metavar = {int: "N", float: "X", str: "NAME"}[field.type]
-            group.add_argument(flag, type=field.type, metavar=metavar, help=values)
-
-
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe that the arguments ask for; raises a `ValueError` as `Recipe` does."""
-    given = {f.name: getattr(args, f.name) for f in fields(Recipe) if getattr(args, f.name) is not None}
-    return replace(RECIPES[args.recipe], **given)
+    path.stem: Recipe(**yaml.safe_load(path.read_text()))
+    for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"), reverse=True)
+}
 
 
 def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
