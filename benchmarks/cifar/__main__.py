@@ -35,6 +35,7 @@ from benchmarks.cifar.data import CLASSES
 from benchmarks.cifar.outputs import read_checkpoint, read_start, train, write_result
 from benchmarks.cifar.run import Run, load_data
 from benchmarks.cifar.trainer import Trainer
+from benchmarks.common.files import locked
 from benchmarks.common.options import KeyValues
 from timm_resattn.optimize import retain_freed_memory
 
@@ -107,16 +108,20 @@ def main(argv: list[str] | None = None) -> int:
             trainer.begin_with(*read_start(Path(args.init)))
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    args.out.mkdir(parents=True, exist_ok=True)
 
     signals: list[int] = []
     handler = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     deadline = math.inf if args.max_seconds is None else began + args.max_seconds
     try:
-        finished = train(
-            trainer, args.out, lambda: bool(signals) or time.monotonic() >= deadline, args.eval_every, args.stop_epoch
-        )
-    except FloatingPointError as error:
+        with locked(args.out):
+            finished = train(
+                trainer,
+                args.out,
+                lambda: bool(signals) or time.monotonic() >= deadline,
+                args.eval_every,
+                args.stop_epoch,
+            )
+    except (FloatingPointError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
     finally:

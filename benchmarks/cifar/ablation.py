@@ -3,8 +3,8 @@
     python -m benchmarks.cifar.ablation --data-dir DIR [--model NAME] [--val-images N] [--epochs E] [--seeds S ...]
                                   [--parts NAME ...]
 
-The test set is not read. Runs are kept and go on as in `benchmarks.paper`. Writes recipe_parts.csv to ``--results-dir``
-and, for the results of this repository, the README's table.
+The test set is not read. Runs are kept and go on as in `benchmarks.paper`. Records the runs in
+``--results-dir``, their table in recipe_parts/results.csv there and, for the results of this repository, in the pages.
 """
 
 import argparse
@@ -17,28 +17,33 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.cifar.arguments import check_least, recipe_of
+from benchmarks.cifar.many import add_arguments, carry_out, check_arguments
 from benchmarks.cifar.recipe import RECIPES, Recipe
+from benchmarks.cifar.results import OUTCOME, Results, outcome_of, schedule_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import read_csv
-from benchmarks.paper_results import OUTCOME, RESULTS, Results, outcome_of, schedule_of
-from benchmarks.readme import write_block
-from benchmarks.run_all import add_arguments, carry_out, check_arguments
+from benchmarks.common.pages import write_block
+from benchmarks.common.provenance import RESULTS
+from benchmarks.common.tables import markdown_table
 
 COMMAND = "python -m benchmarks.cifar.ablation"
-FILE = "recipe_parts.csv"
+RECORDS = RESULTS / "cifar"
+FILE = Path("recipe_parts") / "results.csv"
 FIELDS = ("row", "column", *OUTCOME, "schedule")
 WHOLE = "the modern recipe"
 PARTS: dict[str, dict[str, Any]] = {
     WHOLE: {},
-    "Nesterov SGD in place of Muon": {"opt": "sgd", "lr": 0.1, "weight_decay": 5e-4},
+    "Nesterov SGD in place of Muon": {"opt": "sgd", "lr": 0.1, "weight_decay": 5e-4, "fallback_lr_scale": 1.0},
     "without label smoothing": {"smoothing": 0.0},
     "without warm-up": {"warmup_epochs": 0.0},
     "decay of norms and biases": {"decay_all": True},
-    "a tenth of the rate for norms and biases": {"fallback_lr_scale": 0.1},
+    "the full rate for norms and biases": {"fallback_lr_scale": 1.0},
     "cosine": {"sched": "cosine"},
-    "cutout 8": {"cutout": 8},
-    "mixup 0.2": {"mixup": 0.2},
-    "mixup 0.2 or CutMix 1": {"mixup": 0.2, "cutmix": 1.0},
+    "without cutout": {"cutout": 0},
+    "without smaller crops": {"crop": 0},
+    "all images in each epoch": {"prune": 0.0},
+    "mixup 0.2": {"mixup": 0.2, "prune": 0.0},
+    "mixup 0.2 or CutMix 1": {"mixup": 0.2, "cutmix": 1.0, "prune": 0.0},
 }
 PAPER = "the paper's recipe"
 
@@ -53,20 +58,20 @@ def as_markdown(rows: Sequence[dict[str, str]]) -> str:
     """Error of each part's run, of the weights and of their moving average, mean over the seeds."""
     if not rows:
         return "What the parts of the modern recipe are worth has not been measured yet.\n"
-    lines = [
-        f"`{rows[0]['column']}`, epochs: {rows[0]['epochs']}, seeds: {len({row['seed'] for row in rows})}; error on "
-        f"{rows[0]['held_out']}:",
-        "",
-        "| recipe | weights | moving average |",
-        "|---|---:|---:|",
-    ]
-    for name in (*PARTS, PAPER):
+    first, seeds = rows[0], len({row["seed"] for row in rows})
+    caption = f"`{first['column']}`, epochs: {first['epochs']}, seeds: {seeds}; error on {first['held_out']}:\n\n"
+    cells = []
+    for name in dict.fromkeys(row["row"] for row in rows):
         found = [row for row in rows if row["row"] == name]
-        if found:
-            error = f"{mean(float(row['error']) for row in found):.2f}%"
-            average = [float(row["error_ema"]) for row in found if row["error_ema"]]
-            lines.append(f"| {name} | {error} | {f'{mean(average):.2f}%' if average else '-'} |")
-    return "\n".join(lines) + "\n"
+        average = [float(row["error_ema"]) for row in found if row["error_ema"]]
+        error = f"{mean(float(row['error']) for row in found):.2f}%"
+        cells.append((name, error, f"{mean(average):.2f}%" if average else "-"))
+    return caption + markdown_table(("recipe", "weights", "moving average"), cells)
+
+
+def block() -> str:
+    """The table of this repository's results."""
+    return as_markdown(read_csv(RECORDS / FILE))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         help=f"default: all of them: {', '.join((*PARTS, PAPER))}",
     )  # fmt: skip
     parser.add_argument("--val-images", type=int, default=5000, metavar="N", help="default: 5000")
-    add_arguments(parser, "modern")
+    add_arguments(parser, "modern", RECORDS)
     args = parser.parse_args(argv)
     try:
         check_arguments(args)
@@ -105,8 +110,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{names[index]}, seed {row['seed']}: error {row['error']:.2f}%", flush=True)
 
     status = carry_out(runs, args, {"cifar10": args.data_dir}, began, done)
-    if args.results_dir.resolve() == RESULTS:
-        write_block(COMMAND, as_markdown(read_csv(RESULTS / FILE)))
+    if args.results_dir.resolve() == RECORDS:
+        write_block(COMMAND, block())
     return status
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from torchvision import datasets
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
@@ -19,8 +19,9 @@ def load_cifar(data_dir: Path, split: str, dataset: str = "cifar10") -> tuple[to
 
     Args:
         data_dir: Holds ``{split}.npz`` (``images`` (N, 32, 32, 3) uint8, ``labels`` (N,)), or an image folder
-            ``{split}/<class>/*.png``, in which case images come in the order of their file names and classes in that
-            of their names, or torchvision's folder of the set (``cifar-10-batches-py``, ``cifar-100-python``).
+            ``{split}/<class>/*.png``, as torchvision's ``ImageFolder`` reads it but with the images of all classes in
+            the order of their file names, or torchvision's folder of the set (``cifar-10-batches-py``,
+            ``cifar-100-python``).
         split: ``"train"`` or ``"test"``.
         dataset: ``"cifar10"`` or ``"cifar100"``.
 
@@ -67,30 +68,27 @@ def _load_archive(archive: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _load_folder(folder: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if len(classes) != num_classes:
-        raise ValueError(f"{folder} must have {num_classes} folders, one a class; it has {len(classes)}")
-    files = sorted(folder.glob("*/*.png"), key=lambda path: (path.name, path.parent.name))
-    if not files:
-        raise ValueError(f"{folder} holds no image <class>/*.png")
-    images = np.empty((len(files), 32, 32, 3), np.uint8)
-    for i, file in enumerate(files):
+    try:
+        found = datasets.ImageFolder(folder)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    if len(found.classes) != num_classes:
+        raise ValueError(f"{folder} must have {num_classes} folders, one a class; it has {len(found.classes)}")
+    samples = sorted(found.samples, key=lambda sample: (Path(sample[0]).name, sample[1]))
+    images = np.empty((len(samples), 32, 32, 3), np.uint8)
+    for i, (file, _) in enumerate(samples):
         try:
-            with Image.open(file) as image:
-                pixels = np.asarray(image.convert("RGB"))
+            pixels = np.asarray(found.loader(file))
         except OSError as error:
             raise ValueError(f"{file} can't be read as an image: {error}") from error
         if pixels.shape != (32, 32, 3):
             raise ValueError(f"{file} must be an image of 32x32 pixels; it has {pixels.shape[1]}x{pixels.shape[0]}")
         images[i] = pixels
-    index = {name: label for label, name in enumerate(classes)}
-    return images, np.array([index[file.parent.name] for file in files])
+    return images, np.array([label for _, label in samples])
 
 
 def _load_torchvision(data_dir: Path, split: str, class_name: str) -> tuple[np.ndarray, np.ndarray]:
     """By torchvision, which compares each file with its known MD5 before it unpickles it."""
-    from torchvision import datasets
-
     try:
         loaded = getattr(datasets, class_name)(str(data_dir), train=split == "train", download=False)
     except RuntimeError as error:
@@ -162,6 +160,11 @@ def cutout(images: torch.Tensor, size: int) -> torch.Tensor:
     return images * (outside(height)[:, :, None] | outside(width)[:, None, :])[:, None]
 
 
+def left_out(count: int, share: float) -> int:
+    """How many of so many images `prune` leaves out: at most half of them."""
+    return min(round(share * count), count // 2)
+
+
 def prune(losses: torch.Tensor, share: float, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Choose the images of an epoch: the easiest ``2 * share`` of them are thinned by half, which then counts twice.
 
@@ -175,15 +178,15 @@ def prune(losses: torch.Tensor, share: float, rng: np.random.Generator) -> tuple
         rng: Draws which, and the order.
 
     Returns:
-        Indices of the chosen images in random order and their weights, 1 or 2, both ``(N - round(share * N),)``.
+        Indices of the chosen images in random order and their weights, 1 or 2, both of `left_out` fewer than N.
     """
     count = len(losses)
-    left_out = round(share * count)
+    pruned = left_out(count, share)
     order = torch.from_numpy(rng.permutation(count))
-    easy = order[losses.cpu()[order].argsort(stable=True)[: 2 * left_out]]
+    easy = order[losses.cpu()[order].argsort(stable=True)[: 2 * pruned]]
     easy = easy[torch.from_numpy(rng.permutation(len(easy)))]
     weights = torch.ones(count)
-    weights[easy[:left_out]], weights[easy[left_out:]] = 0, 2
+    weights[easy[:pruned]], weights[easy[pruned:]] = 0, 2
     kept = order[weights[order] > 0]
     return kept, weights[kept]
 

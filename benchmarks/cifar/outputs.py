@@ -13,10 +13,9 @@ from torch import nn
 
 from benchmarks.cifar.run import command_of
 from benchmarks.cifar.trainer import Trainer
-from benchmarks.common.files import save_atomically
-from benchmarks.common.provenance import provenance, write_json
+from benchmarks.common.files import save_atomically, write_json
+from benchmarks.common.provenance import provenance
 from timm_resattn.files import read_file
-from timm_resattn.shipped import read_manifest
 
 CHECKPOINT_SECONDS = 60.0  # at the end of an epoch a checkpoint is written if the last one is older
 
@@ -104,25 +103,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_start(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights that a run may begin with, and where they come from.
 
-    A ``.safetensors`` file is known by its name and hash, and by its entry in the manifest if it ships with the
-    package; a checkpoint by its run, its position, how long it took and what it began with.
+    A ``.safetensors`` file is known by its name and hash; a checkpoint by its run, its position, how long it took and
+    what it began with.
 
     Raises:
         ValueError: The file can't be read or is something else.
     """
     if path.suffix == ".safetensors":
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        shipped = [entry for entry in read_manifest().values() if entry["sha256"] == digest]
-        start = {"file": path.name, "sha256": digest, **({"manifest": shipped[0]} if shipped else {})}
-        told = path.with_suffix(".json")  # by benchmarks.cifar.average
-        origin = json.loads(told.read_text()) if told.is_file() else {}
-        return read_file(path), start | ({"average": origin} if origin.get("sha256") == digest else {})
+        return read_file(path), {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     state = read_checkpoint(path)
-    return state["state_dict"], origin_of(state)
-
-
-def origin_of(state: dict[str, Any]) -> dict[str, Any]:
-    """Where a checkpoint's weights come from: its run, its position, how long it took and what it began with."""
     origin = {name: state.get(name) for name in ("run", "training_images", "start")}
-    origin["training_seconds"] = round(sum(row["seconds"] for row in state["log"]) + state["partial"]["seconds"], 1)
-    return origin | {"updates": state["step"]}
+    seconds = sum(row["seconds"] for row in state["log"]) + state["partial"]["seconds"]
+    return state["state_dict"], origin | {"training_seconds": round(seconds, 1), "updates": state["step"]}

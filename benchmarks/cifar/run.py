@@ -15,6 +15,7 @@ import timm_resattn  # noqa: F401  registers the models
 from benchmarks.cifar.data import (
     CLASSES,
     add_label_noise,
+    left_out,
     load_cifar,
     normalize,
     pixel_mean,
@@ -131,7 +132,7 @@ def preparation(recipe: Recipe, train_images: torch.Tensor) -> Callable[[torch.T
 
 def updates_per_epoch(images: int, prune: float, batch_size: int) -> int:
     """Whole batches in what `benchmarks.cifar.data.prune` leaves of so many images."""
-    return (images - round(prune * images)) // batch_size
+    return (images - left_out(images, prune)) // batch_size
 
 
 def check_same_run(saved: dict[str, Any], run: Run, step: int, steps_per_epoch: int) -> None:

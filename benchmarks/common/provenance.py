@@ -1,7 +1,6 @@
 """Where a measurement comes from: what every result file says beside its numbers."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -11,13 +10,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.files import save_atomically
-
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "timm", "torchvision", "numpy", "timm-resattn")
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit of the code; ``+changes`` if the code differs from it."""
     if not (ROOT / ".git").exists():  # a copy of the files, as on a borrowed machine
         return os.environ.get("RESATTN_COMMIT", "unknown: no git repository")
 
@@ -51,7 +50,7 @@ def _version(package: str) -> str:
 def provenance(packages: Sequence[str] = ()) -> dict[str, Any]:
     """Commit (``+changes`` if code differs from it), hardware and versions of `PACKAGES` and ``packages``."""
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "hardware": {
             "cpu": f"{_cpu()}, {os.cpu_count()} cores",
             "threads": torch.get_num_threads(),
@@ -64,7 +63,14 @@ def provenance(packages: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` to ``path`` all at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_atomically(path, lambda partial: partial.write_text(json.dumps(content, indent=2) + "\n"))
+def check_recordable(folder: Path, measured_at: str | None = None) -> None:
+    """Raise a `ValueError` if ``folder`` is among this repository's results and the code is of no clean commit.
+
+    Args:
+        folder: Where a result is to be recorded.
+        measured_at: The commit of what was measured before; by default the present one.
+    """
+    revision = commit() if measured_at is None else measured_at
+    recorded = folder.resolve().is_relative_to(RESULTS)
+    if recorded and (revision.endswith("+changes") or revision.startswith("unknown")):
+        raise ValueError(f"a result is recorded of a clean commit only, not of {revision}; commit first")
