@@ -24,7 +24,7 @@ lint:  ## Check format and lint rules
 	$(BIN)/ruff check .
 
 contracts:  ## Check who may import whom
-	PYTHONPATH=. $(BIN)/lint-imports --no-logo
+	PYTHONPATH=. $(BIN)/lint-imports
 
 types:  ## Check the package's types
 	$(BIN)/python -m mypy
