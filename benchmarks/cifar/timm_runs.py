@@ -40,8 +40,8 @@ def block() -> str:
     return markdown_table(("run", "model", "epochs", "top-1, last epoch", "seed"), rows, text_columns=2)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("log", type=Path)
     parser.add_argument("name")
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--commit", help="commit of the code that ran, if not the one checked out now")
     parser.add_argument("--validation", type=Path, help="what validate.py printed of the last checkpoint")
     parser.add_argument("--note", default="", help="circumstances worth knowing, e.g. what else the machine did")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for path in (args.run_dir / "args.yaml", args.run_dir / "summary.csv", args.log):
         if not path.is_file():
             parser.error(f"{path} is not there: RUN_DIR must be train.py's output folder and LOG what it printed")

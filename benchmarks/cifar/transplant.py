@@ -134,8 +134,8 @@ def block() -> str:
     return markdown_table(("start", "epochs", *(f"test error, seed {seed}" for seed in result["seeds"])), rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar.data.load_cifar")
     parser.add_argument("--images", type=int, default=50_000, help="training images, a prefix of the set")
     parser.add_argument("--donor-epochs", type=int, default=6)
@@ -145,7 +145,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--work-dir", type=Path, default=ROOT / "runs" / "transplant")
-    args = parser.parse_args()
+    words = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(words)
     try:
         check_recordable(RECORD)
         data = {split: load_cifar(args.data_dir, split) for split in ("train", "test")}
@@ -168,7 +169,7 @@ def main() -> None:
     write_json(
         RECORD / "record.json",
         {
-            "command": " ".join([COMMAND, *sys.argv[1:]]).replace(str(args.data_dir), "DIR"),
+            "command": " ".join([COMMAND, *words]).replace(str(args.data_dir), "DIR"),
             **provenance(),
             "dataset": f"CIFAR-10, first {len(data['train'][1])} training images, {len(data['test'][1])} test images",
             "configuration": {

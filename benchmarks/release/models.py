@@ -1,12 +1,14 @@
-"""Size of every network, and the pages' table of them.
+"""The pages' table of all networks: size, weights, their accuracy and licence.
 
     python -m benchmarks.release.models
 
 Parameters, and multiply-accumulates of convolutions and classifier, counted by torch's FlopCounterMode: exact on any
-machine, nothing is timed.
+machine, nothing is timed. The deep networks of a family share a row.
 """
 
 import argparse
+import re
+from collections.abc import Sequence
 
 import timm
 import torch
@@ -15,32 +17,86 @@ from torch.utils.flop_counter import FlopCounterMode
 import timm_resattn
 from benchmarks.common.pages import write_block
 from benchmarks.common.tables import markdown_table
+from timm_resattn.shipped import read_manifest
 
 COMMAND = "python -m benchmarks.release.models"
-HEADER = ("name", "parameters", "GMACs", "input", "weights")
+HEADER = ("name", "weights", "top-1", "masks", "licence", "parameters", "GMACs", "input")
+DEEP = 128  # from this depth on, networks share a row
+SHOWN_TAGS = 2
 
 
-def row_of(name: str) -> tuple[str, ...]:
-    """A network's line."""
+def rows_of(names: Sequence[str]) -> list[list[str]]:
+    """Names that share a row, in the order in which the first of them is defined."""
+    rows: dict[str, list[str]] = {}
+    for name in names:
+        deep = re.fullmatch(r"resattn(\d+)(\w*)", name)
+        rows.setdefault(f"deep{deep[2]}" if deep and int(deep[1]) >= DEEP else name, []).append(name)
+    return list(rows.values())
+
+
+def sizes_of(name: str) -> tuple[int, float, int]:
+    """Parameters, 10^9 multiply-accumulates for an image, and its side."""
     model = timm.create_model(name, device="meta").eval()
     side = timm.get_pretrained_cfg(name).input_size[-1]
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, side, side, device="meta"))
-    tags = sorted(full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*"))
-    weights = ", ".join(f"`{tag}`" for tag in tags[:2]) + (f" and {len(tags) - 2} more" if len(tags) > 2 else "")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return f"`{name}`", f"{parameters:,}", f"{counter.get_total_flops() / 2e9:.3f}", str(side), weights or "-"
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2e9, side
+
+
+def span(values: Sequence[float], form: str) -> str:
+    """The smallest and the largest value, or the only one."""
+    return " to ".join(dict.fromkeys(form.format(value) for value in (min(values), max(values))))
+
+
+def weights_of(names: Sequence[str]) -> tuple[str, str, str, str]:
+    """Tags, accuracy, whether the masks are trained, and licence of the weights that a row's names have."""
+    manifest = read_manifest()
+    found = {full: timm.get_pretrained_cfg(full) for name in names for full in timm.list_pretrained(f"{name}.*")}
+    if not found:
+        return "-", "-", "-", "-"
+    tags = [f"`{tag}`" for tag in dict.fromkeys(full.partition(".")[2] for full in found)]
+    more = len(tags) - SHOWN_TAGS
+    shown = ", ".join(tags if more <= 0 else [*tags[:SHOWN_TAGS], f"{more} more"])
+    without = [f"`{name}`" for name in names if not timm.list_pretrained(f"{name}.*")]
+    shown += f"; none for {', '.join(without)}" if without else ""
+    entries = [manifest[f"{full}.safetensors"] for full in found if f"{full}.safetensors" in manifest]
+    donated = any(cfg.hf_hub_id for cfg in found.values())
+    accuracy = ", ".join(f"{entry['accuracy']}% ({entry['dataset']})" for entry in entries)
+    licences: dict[str, list[str]] = {}
+    for full, cfg in found.items():
+        licences.setdefault(cfg.license or "none stated", []).append(f"`{full.partition('.')[2]}`")
+    terms = [
+        f"**{licence}**: {', '.join(which)}" if "-nc" in licence else licence for licence, which in licences.items()
+    ]
+    return (
+        shown,
+        accuracy or ("its donor's" if donated else "-"),
+        "untrained" if donated else "trained",
+        "; ".join(terms),
+    )
+
+
+def row_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The line of networks that share one."""
+    parameters, gmacs, sides = zip(*map(sizes_of, names), strict=True)
+    return (
+        ", ".join(f"`{name}`" for name in names),
+        *weights_of(names),
+        span([count / 1e6 for count in parameters], "{:.1f}M"),
+        span(gmacs, "{:.2f}"),
+        span(sides, "{}"),
+    )
 
 
 def block() -> str:
-    """All networks, in the order in which they are defined."""
-    return markdown_table(HEADER, map(row_of, timm_resattn.resattn.default_cfgs))
+    """All networks."""
+    names = list(timm_resattn.resattn.default_cfgs)
+    return markdown_table(HEADER, map(row_of, rows_of(names)), text_columns=5)
 
 
-def main() -> None:
-    argparse.ArgumentParser(
-        COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(argv)
     text = block()
     write_block(COMMAND, text)
     print(text, end="")

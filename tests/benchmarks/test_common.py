@@ -52,6 +52,7 @@ def test_a_block_is_replaced_where_it_is():
         pages.with_block("<!-- make x -->\n", "make x", new)
 
 
+README_FILES = [*pages.pages(), *sorted((provenance.ROOT / "benchmarks").rglob("*.md"))]
 BLOCKS = [
     (page, module)
     for page in pages.pages()
@@ -98,3 +99,16 @@ def test_changes_of_code_are_seen_and_of_results_are_not(tmp_path, monkeypatch):
     assert provenance.commit() == clean
     (tmp_path / "benchmarks/cifar/recipes/new").touch()
     assert provenance.commit() == f"{clean}+changes"
+
+
+def test_every_command_has_a_help_and_does_nothing_by_it(capsys, monkeypatch):
+    monkeypatch.setattr(pages, "save_atomically", None)
+    commands = re.findall(r"python -m (benchmarks[\w.]*)", "".join(p.read_text() for p in README_FILES))
+    assert len(set(commands)) >= 10
+    for name in sorted(set(commands)):
+        module = importlib.import_module(name)
+        if not hasattr(module, "main"):
+            module = importlib.import_module(f"{name}.__main__")
+        with pytest.raises(SystemExit) as stop:
+            module.main(["--help"])
+        assert stop.value.code == 0 and capsys.readouterr().out.startswith(f"usage: python -m {name} ")
