@@ -7,9 +7,10 @@ Importing this package registers every network of the family:
     2048
 """
 
+from . import resattn  # registers the networks
 from .attention import AttentionModule
+from .network import ResAttn
 from .optimize import optimize_for_inference
-from .resattn import ResAttn
 
-__all__ = ["AttentionModule", "ResAttn", "__version__", "optimize_for_inference"]
+__all__ = ["AttentionModule", "ResAttn", "__version__", "optimize_for_inference", "resattn"]
 __version__ = "0.1.0"

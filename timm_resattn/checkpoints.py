@@ -12,7 +12,7 @@ from timm.models import create_model
 from .transplant import donor_kind, transplant_trunk
 
 if TYPE_CHECKING:
-    from .resattn import ResAttn
+    from .network import ResAttn
 
 __all__ = ["adapt_state_dict", "from_caffe", "from_pytorchcv", "transplant_trunk"]
 

@@ -23,7 +23,7 @@ from torch import nn
 from .checkpoints import adapt_state_dict, from_caffe
 from .files import read_file
 from .model_card import SOURCES, converted_card
-from .resattn import ResAttn
+from .network import ResAttn
 from .transplant import donor_kind
 
 __all__ = ["add_command", "convert", "key_value"]

@@ -13,7 +13,7 @@ from .attention import AttentionModule
 from .transplant import LAST_PARAMS, UNITS, _set_neutral_mask, _steps, _tell_norm, _tell_unit
 
 if TYPE_CHECKING:
-    from .resattn import ResAttn
+    from .network import ResAttn
 
 __all__ = ["deepen"]
 

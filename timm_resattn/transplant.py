@@ -35,7 +35,7 @@ from .mask import ChannelAttnAct
 from .units import PostActUnit, PreActUnit
 
 if TYPE_CHECKING:
-    from .resattn import ResAttn
+    from .network import ResAttn
 
 __all__ = ["donor_kind", "transplant_trunk"]
 
@@ -132,7 +132,7 @@ def _check_model(model: "ResAttn", kind: str) -> None:
         wanted = "'preact' (ResNetV2)" if kind == "resnetv2" else "'postact' (ResNet, ResNeXt)"
         raise ValueError(f"The donor's residual unit is another than the model's, which must be {wanted}.")
     norm: Any = unit.norm2
-    if getattr(norm, "running_mean", None) is None or not isinstance(norm.act, nn.ReLU):
+    if getattr(norm, "running_mean", None) is None or not isinstance(unit.act2, nn.ReLU):
         raise ValueError("The model must have the donor's norm_layer='batchnorm2d' and act_layer='relu'.")
     if getattr(getattr(model.stem, "pool", None), "ceil_mode", False):
         raise ValueError("The model must have pool_mode='pad', as the donor: 'ceil' samples other positions.")
