@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import timm_resattn
 from timm_resattn.mask import ATTN_ACTS, POOL_MODES
-from timm_resattn.network import MASK_TYPES, STEM_TYPES
+from timm_resattn.network import MASK_TYPES
 from timm_resattn.resattn import default_cfgs
+from timm_resattn.stages import STEM_TYPES
 from timm_resattn.units import UNITS
 
 # name -> parameters, GMACs at 224; from the authors' definitions (PAPER.md section 2), which the paper states as

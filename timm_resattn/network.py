@@ -12,9 +12,7 @@ The ImageNet networks follow the authors' published Caffe definitions layer by l
 * depths 128 and more at ImageNet size continue Attention-92's ``(1, 2, 3)`` modules as other ports do.
 """
 
-from collections import OrderedDict
 from functools import partial
-from itertools import count
 from math import gcd
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -23,7 +21,6 @@ from timm.layers import (
     ClassifierHead,
     GroupNorm,
     calculate_drop_path_rates,
-    create_conv2d,
     get_act_layer,
     get_device_dtype,
     get_norm_layer,
@@ -33,125 +30,15 @@ from timm.models._features import feature_take_indices
 from torch import nn
 
 from .attention import AttentionModule
-from .fold import fold_norm
-from .grad_checkpointing import CheckpointSequential
-from .mask import ATTN_ACTS, POOL_MODES, LocalConvMask, MaskTail, SoftMask, check_size, pooled_size
+from .mask import ATTN_ACTS, POOL_MODES, LocalConvMask, MaskTail, SoftMask, check_size
+from .stages import STEM_TYPES, ResAttnStage, create_stem, min_input_size, plan_strides
 from .units import UNITS, InceptionUnit, PostActUnit, PreActUnit
 
-__all__ = ["MASK_TYPES", "STEM_TYPES", "ResAttn", "ResAttnStage", "Stem"]
+__all__ = ["MASK_TYPES", "ResAttn"]
 
 MASK_TYPES = ("encoder_decoder", "local_conv", "none")
-STEM_TYPES = ("imagenet", "cifar")
 
 torch.fx.wrap("check_size")  # of this file's calls, as in mask.py
-
-
-class ResAttnStage(nn.Module):
-    """One stage: a residual unit that sets stride and width, Attention Modules, closing residual units.
-
-    Shape: ``(B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride))``.
-
-    Args:
-        in_chs: Input channels.
-        out_chs: Output channels.
-        depth: Attention Modules.
-        stride: Stride of the first unit.
-        dilations: Dilation of the first unit, that of the map which it reads, and of what follows.
-        drop_path_rates: Stochastic depth of each block; their number is that of the blocks.
-        unit: Makes a residual unit from input and output channels, stride, dilation and drop path rate.
-        module: Makes an Attention Module from its channels and a unit, see `AttentionModule`.
-    """
-
-    def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        depth: int,
-        stride: int,
-        dilations: Tuple[int, int],
-        drop_path_rates: Sequence[float],
-        unit: Callable[..., nn.Module],
-        module: Callable[..., nn.Module] = AttentionModule,
-    ) -> None:
-        super().__init__()
-        first, *others = drop_path_rates
-        self.blocks = CheckpointSequential(
-            unit(in_chs, out_chs, stride=stride, dilation=dilations[0], drop_path_rate=first)
-        )
-        for i, rate in enumerate(others):
-            keep = partial(unit, out_chs, out_chs, dilation=dilations[1], drop_path_rate=rate)
-            self.blocks.append(module(out_chs, keep) if i < depth else keep())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.blocks(x)
-
-
-class Stem(nn.Sequential):
-    """First layers, by their names ``conv``, ``norm``, ``act`` and ``pool``; the last three not in every network.
-
-    ``imagenet``: 7x7/2 convolution, norm and activation, 3x3/2 max pooling. ``cifar``: 3x3 convolution, and norm and
-    activation unless the units are pre-activated. Its feature map is the one before the pooling.
-    """
-
-    def reparameterize(self) -> None:
-        """Fold the norm into the convolution."""
-        fold_norm(self, "conv", "norm")
-
-
-def _create_stem(
-    in_chans: int,
-    stem_chs: int,
-    stem_type: str,
-    pool_mode: str,
-    preact: bool,
-    act_layer: Callable[..., nn.Module],
-    norm_layer: Callable[..., nn.Module],
-    device: Any = None,
-    dtype: Any = None,
-) -> Stem:
-    dd = {"device": device, "dtype": dtype}
-    imagenet = stem_type == "imagenet"
-    stem: OrderedDict[str, nn.Module] = OrderedDict()
-    stem["conv"] = create_conv2d(in_chans, stem_chs, 7 if imagenet else 3, stride=2 if imagenet else 1, **dd)
-    if imagenet or not preact:
-        stem["norm"] = norm_layer(stem_chs, **dd)
-        stem["act"] = act_layer()
-    if imagenet:
-        stem["pool"] = POOL_MODES[pool_mode]()
-    return Stem(stem)
-
-
-def _min_input_size(stem_type: str, strides: Sequence[int], mask_pools: Sequence[int], pool_mode: str) -> int:
-    """Least side of an image for which every mask pooling sees two pixels or more, and the stem's what it needs."""
-
-    def holds(size: int) -> bool:
-        if stem_type == "imagenet":
-            size = pooled_size((size + 1) // 2, pool_mode)
-        if size < 1:
-            return False
-        for stride, pools in zip(strides, mask_pools):
-            size = mask_size = -(-size // stride)
-            for _ in range(pools):
-                if mask_size < 2:
-                    return False
-                mask_size = pooled_size(mask_size, pool_mode)
-        return True
-
-    return next(size for size in count(1) if holds(size))
-
-
-def _plan_strides(num_stages: int, stem_stride: int, output_stride: int) -> Tuple[List[int], List[int]]:
-    """Stride of each stage's first unit, and dilation of the map before each stage and after the last."""
-    strides: List[int] = []
-    dilations = [1]
-    reduction = stem_stride
-    for stage_idx in range(num_stages):
-        stride = 1 if stage_idx == 0 else 2
-        dilate = reduction * stride > output_stride
-        strides.append(1 if dilate else stride)
-        dilations.append(dilations[-1] * stride if dilate else dilations[-1])
-        reduction *= strides[-1]
-    return strides, dilations
 
 
 def _group_norm(chs: int, **kwargs: Any) -> nn.Module:
@@ -267,26 +154,28 @@ class ResAttn(nn.Module):
         if mask_type != "none" and any(m > 0 and pools < 1 for m, pools in zip(depths, mask_pools)):
             raise ValueError(f"mask_pools must be at least 1 where depths is not 0; got {mask_pools} with {depths}.")
 
-        norm_layer = get_norm_layer(norm_layer)
-        norm_layer = _group_norm if norm_layer is GroupNorm else norm_layer
-        layers: Dict[str, Any] = dict(
-            act_layer=get_act_layer(act_layer), norm_layer=norm_layer, device=device, dtype=dtype
-        )
+        norm: Any = get_norm_layer(norm_layer)
+        norm = _group_norm if norm is GroupNorm else norm
+        act: Any = get_act_layer(act_layer)
+        dd: Dict[str, Any] = {"device": device, "dtype": dtype}
+        layers: Dict[str, Any] = dict(act_layer=act, norm_layer=norm, **dd)
         preact = UNITS[unit_type].preact
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
 
-        self.stem = _create_stem(in_chans, stem_chs, stem_type, pool_mode, preact, **layers)
+        self.stem: nn.Sequential = create_stem(in_chans, stem_chs, stem_type, pool_mode, preact, **layers)
         stem_layers = [name for name, _ in self.stem.named_children()]
         stem_feat = "act" if "act" in stem_layers else "conv"
         self.stem_feat_idx = stem_layers.index(stem_feat)
         conv_stride, reduction = (2, 4) if stem_type == "imagenet" else (1, 1)
-        self.feature_info = [dict(num_chs=stem_chs, reduction=conv_stride, module=f"stem.{stem_feat}")]
+        self.feature_info: List[Dict[str, Any]] = [
+            dict(num_chs=stem_chs, reduction=conv_stride, module=f"stem.{stem_feat}")
+        ]
 
-        strides, dilations = _plan_strides(len(depths), reduction, output_stride)
+        strides, dilations = plan_strides(len(depths), reduction, output_stride)
         pooled = [pools if m > 0 and mask_type == "encoder_decoder" else 0 for m, pools in zip(depths, mask_pools)]
-        self.min_input_size = _min_input_size(stem_type, strides, pooled, pool_mode)
+        self.min_input_size = min_input_size(stem_type, strides, pooled, pool_mode)
         num_blocks = [1 + m + closing for m, closing in zip(depths, closing_units)]
         drop_path_rates: Any = calculate_drop_path_rates(drop_path_rate, num_blocks, stagewise=True)
         mask_args: Dict[str, Any] = dict(
@@ -297,7 +186,7 @@ class ResAttn(nn.Module):
         prev_chs = stem_chs
         self.stages = nn.Sequential()
         for stage_idx, chs in enumerate(widths):
-            unit_args = dict(mid_chs=int(chs * bottle_ratio), groups=groups)
+            unit_args: Dict[str, Any] = dict(mid_chs=int(chs * bottle_ratio), groups=groups)
             mask: Optional[Callable[..., nn.Module]] = None
             if mask_type == "encoder_decoder":
                 mask = partial(
@@ -329,11 +218,9 @@ class ResAttn(nn.Module):
             self.feature_info.append(dict(num_chs=chs, reduction=reduction, module=f"stages.{stage_idx}"))
 
         self.num_features = prev_chs
-        self.norm = norm_layer(prev_chs, device=device, dtype=dtype) if preact else nn.Identity()
-        self.act = layers["act_layer"]() if preact else nn.Identity()
-        self.head = ClassifierHead(
-            prev_chs, num_classes, pool_type=global_pool, drop_rate=drop_rate, device=device, dtype=dtype
-        )
+        self.norm = norm(prev_chs, **dd) if preact else nn.Identity()
+        self.act = act() if preact else nn.Identity()
+        self.head = ClassifierHead(prev_chs, num_classes, pool_type=global_pool, drop_rate=drop_rate, **dd)
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
         self.init_weights(zero_init_last=zero_init_last)
 
@@ -353,6 +240,7 @@ class ResAttn(nn.Module):
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute residual units, masks' pyramids and tails in backward, each from the map before it."""
+        module: Any
         for module in self.modules():
             if hasattr(module, "grad_checkpointing"):
                 module.grad_checkpointing = enable
