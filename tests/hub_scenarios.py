@@ -105,8 +105,8 @@ def healthy(hub, folder):
 
 @functools.cache
 def small_donor():
+    from donors import small_resnext
     from safetensors.torch import save
-    from test_transplant import small_resnext
 
     return save(small_resnext(layers=(2, 2, 2, 2)).state_dict())
 

@@ -12,10 +12,10 @@ import pytest
 import timm
 import torch
 from caffe_oracle import caffe_forward, random_blobs
+from donors import small_resnetv2, small_resnext
 from helpers import images, live_in, relative_error
 from pytorchcv.model_provider import get_model
 from safetensors.torch import load_file, save_file
-from test_transplant import small_resnetv2, small_resnext
 
 from timm_resattn import convert as convert_module
 from timm_resattn.cli import main

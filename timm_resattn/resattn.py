@@ -16,7 +16,7 @@ from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -34,7 +34,6 @@ from timm.models import (
     get_pretrained_cfg,
     named_apply,
     register_model,
-    resolve_pretrained_cfg,
 )
 from timm.models._features import feature_take_indices
 from torch import nn
@@ -42,7 +41,6 @@ from torch import nn
 from .attention import MASK_TYPES, AttentionModule
 from .checkpoints import adapt_state_dict
 from .checks import check_choice, check_int, check_ints, check_rate, get_norm_act
-from .download import explain_failures
 from .fold import fold_norm, refuse_training
 from .mask import ATTN_ACTS, POOL_MODES, pooled_size
 from .shipped import shipped_file
@@ -640,33 +638,16 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _check_has_weights(variant: str, cfg: Any, overlay: Any) -> None:
-    """Say which names have weights, where timm would only say that this one has none."""
-    resolved = resolve_pretrained_cfg(variant, cfg, overlay)
-    if not (resolved.has_weights or resolved.state_dict):
-        names = [name for name, default_cfg in default_cfgs.items() if default_cfg.default.has_weights]
-        raise RuntimeError(
-            f"No pretrained weights exist for {variant}, only for {', '.join(names)}: use pretrained=False, or give a "
-            "file of your own by pretrained_cfg_overlay=dict(file=PATH)."
-        )
-
-
 def _create_resattn(variant: str, pretrained: bool = False, **kwargs: Any) -> ResAttn:
-    loading: ContextManager[None] = nullcontext()
-    if pretrained:
-        cfg_args = (variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
-        _check_has_weights(*cfg_args)
-        loading = explain_failures(variant, resolve_pretrained_cfg(*cfg_args), kwargs.get("cache_dir"))
     out_indices = tuple(range(len(kwargs["depths"]) + 1))
-    with loading:
-        return build_model_with_cfg(
-            ResAttn,
-            variant,
-            pretrained,
-            pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg=dict(out_indices=out_indices, flatten_sequential=True),
-            **kwargs,
-        )
+    return build_model_with_cfg(
+        ResAttn,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=out_indices, flatten_sequential=True),
+        **kwargs,
+    )
 
 
 _NEXT_ARGS = dict(unit_type="postact", groups=32, bottle_ratio=0.5)
