@@ -1,0 +1,1 @@
+"""Shipping: weights rescaled and checked, cards of the pretrained names."""
