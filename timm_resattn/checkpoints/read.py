@@ -62,7 +62,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, SafetensorError):
         return f"is no whole safetensors file ({error})"
     if path.suffix == ".npz":
-        return f"is no whole .npz archive of plain arrays ({error})"
+        return f"is no whole .npz archive of numbers ({str(error).partition('. ')[0]})"
     with path.open("rb") as file:
         start = file.read(4)
     if not start.startswith((b"PK\3\4", b"\x80")):  # a zip archive or, of old, a pickle
