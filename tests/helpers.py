@@ -20,6 +20,34 @@ TINY_ARGS = dict(
     num_classes=5,
 )
 
+# one of each kind of option
+OPTIONS = {
+    "preact": {},
+    "postact": dict(unit_type="postact"),
+    "resnext": dict(unit_type="postact", groups=4, bottle_ratio=0.5),
+    "inception": dict(unit_type="inception"),
+    "double_skip": dict(double_skip=True, mask_pools=(3, 2)),
+    "double_skip_postact": dict(double_skip=True, unit_type="postact"),
+    "local_conv": dict(mask_type="local_conv"),
+    "no_mask": dict(mask_type="none"),
+    "channel": dict(attn_act="channel"),
+    "spatial": dict(attn_act="spatial"),
+    "nal": dict(attn_residual=False),
+    "ceil": dict(pool_mode="ceil"),
+    "imagenet_stem": dict(stem_type="imagenet"),
+    "postact_imagenet_stem": dict(stem_type="imagenet", unit_type="postact"),
+    "no_pre_units": dict(pre_units=0),
+    "many_units": dict(pre_units=2, trunk_units=3, mask_units=2, mask_up_units=2),
+    "first_unit_without_projection": dict(widths=(16, 16), stem_chs=16, output_stride=8),
+    "dilated": dict(depths=(1, 1, 1, 1), widths=(8, 16, 16, 16), closing_units=(0, 0, 0, 1), mask_pools=(1,) * 4)
+    | dict(stem_type="imagenet", output_stride=8),
+    "silu": dict(act_layer="silu"),
+    "layer_norm": dict(norm_layer="layernorm2d"),
+    "layer_norm_postact": dict(norm_layer="layernorm2d", unit_type="postact"),
+    "drop_path": dict(drop_path_rate=0.2),
+}
+ODD = (3, 3, 45, 37)
+
 
 def tiny(**kwargs) -> ResAttn:
     """A tiny CIFAR-style network; ``kwargs`` override `TINY_ARGS`."""
@@ -63,6 +91,23 @@ def lived_in(model, size=64, batch=8, in_chans=3):
             model(images(size, batch, in_chans, seed=100 + seed))
     for norm in norms:
         norm.momentum = 0.1
+    return model.eval()
+
+
+def noise(*shape: int) -> torch.Tensor:
+    """The same random numbers at each call."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(7))
+
+
+def fine_tuned(**options) -> nn.Module:
+    """A tiny network after random running statistics and three steps of training, in evaluation mode."""
+    torch.manual_seed(1)
+    model = live_in(tiny(**options)).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for step in range(3):
+        optimizer.zero_grad()
+        model(noise(4, 3, 40, 40) + step).logsumexp(1).sum().backward()
+        optimizer.step()
     return model.eval()
 
 

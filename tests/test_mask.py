@@ -7,7 +7,6 @@ import torch
 from helpers import TINY_ARGS, relative_error, tiny
 from torch import nn
 
-from timm_resattn.attention import _conv_weights
 from timm_resattn.mask import ATTN_ACTS, POOL_MODES, SoftMask, pooled_size
 
 Z = torch.tensor([[[[3.0, 0.0]], [[4.0, -2.0]]]])  # one image, two channels, a 1x2 map
@@ -75,9 +74,7 @@ class _Record(nn.Module):
 )
 def test_pyramid_adds_up(pools, mask_units, double_skip, expected):
     seen = []
-    mask = SoftMask(
-        2, lambda: _Record(seen), pools, mask_units, double_skip=double_skip, norm_layer=lambda chs, **_: nn.Identity()
-    )
+    mask = SoftMask(2, lambda: _Record(seen), pools=pools, mask_units=mask_units, double_skip=double_skip)
     y = mask.pyramid(torch.zeros(1, 2, 16, 24))
     assert torch.allclose(y, torch.full_like(y, expected))
     levels = [(16 >> k, 24 >> k) for k in range(1, pools + 1)]
@@ -90,9 +87,7 @@ def test_units_of_the_three_masks():
     counts = []
     for pools in (3, 2, 1):
         seen = []
-        SoftMask(1, lambda seen=seen: _Record(seen), pools, norm_layer=lambda chs, **_: nn.Identity()).pyramid(
-            torch.zeros(1, 1, 32, 32)
-        )
+        SoftMask(1, lambda seen=seen: _Record(seen), pools=pools).pyramid(torch.zeros(1, 1, 32, 32))
         counts.append(len(seen))
     assert counts == [8, 5, 2]
 
@@ -163,6 +158,10 @@ def test_double_skip_adds_the_trunk_to_the_mask():
     module = _module(double_skip=True)
     x1, trunk = torch.randn(1, 16, 12, 12), torch.randn(1, 16, 12, 12)
     assert torch.allclose(module.mask(x1, trunk), module.mask.tail(module.mask.pyramid(x1) + trunk))
+
+
+def _conv_weights(module):
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import timm_resattn
 from timm_resattn.mask import ATTN_ACTS, POOL_MODES
+from timm_resattn.network import MASK_TYPES
 from timm_resattn.resattn import default_cfgs
+from timm_resattn.stages import STEM_TYPES
 from timm_resattn.units import UNITS
 
 # name -> parameters, GMACs at 224; from the authors' definitions (PAPER.md section 2), which the paper states as
@@ -136,39 +139,24 @@ def test_config_is_json(name):
         (dict(double_skip=2), r"double_skip must be one of True, False; got 2"),
         (dict(double_skip=True, mask_type="none"), r"double_skip=True needs mask_type='encoder_decoder'"),
         (dict(output_stride=4), r"output_stride must be one of 8, 16, 32; got 4"),
-        (dict(global_pool="mean"), r"global_pool must be one of '', 'avg', .*; got 'mean'"),
-        (dict(global_pool=""), r"global_pool='' \(no pooling\) needs num_classes=0; got num_classes=5"),
-        (dict(depths=()), r"depths must be a sequence of integers of at least 0; got \(\)"),
-        (dict(depths="1,1"), r"depths must be a sequence"),
-        (dict(depths=3), r"depths must be a sequence of integers of at least 0; got 3"),
-        (dict(depths=(1, -1)), r"depths must be a sequence of integers of at least 0; got \(1, -1\)"),
-        (dict(depths=(1.0, 1)), r"depths must be a sequence of integers"),
-        (dict(widths=(16,)), r"widths must be .* one for each of the 2 stages of depths; got \(16,\)"),
-        (dict(widths=(2, 32)), r"widths \* bottle_ratio must be positive multiples of groups"),
-        (dict(groups=3), r"widths \* bottle_ratio must be positive multiples of groups; got \(4, 8\) with groups=3"),
-        (dict(groups=0), r"groups must be an integer of at least 1; got 0"),
+        (dict(depths=3), r"depths must be a sequence of integers, one for each stage of widths; got 3"),
+        (dict(depths="1,1"), r"depths must be a sequence of integers"),
+        (dict(depths=(1,)), r"depths must be a sequence of integers, one for each stage of widths; got \(1,\)"),
+        (dict(widths=(16,)), r"depths must be .* one for each stage of widths; got \(1, 1\)"),
+        (dict(closing_units=(0, 0, 0)), r"closing_units must be .* one for each stage"),
         (dict(unit_type="inception", groups=2), r"groups must be 1 with unit_type 'inception', got 2"),
-        (dict(closing_units=(0, 0, 0)), r"closing_units must be .* each of the 2 stages"),
         (dict(mask_pools=(1, 0)), r"mask_pools must be at least 1 where depths is not 0; got \(1, 0\)"),
-        (dict(pre_units=-1), r"pre_units must be an integer of at least 0; got -1"),
-        (dict(trunk_units=0), r"trunk_units must be an integer of at least 1; got 0"),
-        (dict(mask_units=True), r"mask_units must be an integer of at least 1; got True"),
-        (dict(mask_up_units=0), r"mask_up_units must be an integer of at least 1; got 0"),
-        (dict(stem_chs=0), r"stem_chs must be an integer of at least 1; got 0"),
-        (dict(num_classes=-1), r"num_classes must be an integer of at least 0; got -1"),
-        (dict(num_classes="10"), r"num_classes must be an integer"),
-        (dict(in_chans=0), r"in_chans must be an integer of at least 1; got 0"),
-        (dict(drop_rate=1.0), r"drop_rate must be a number of at least 0 and less than 1; got 1.0"),
-        (dict(drop_rate="high"), r"drop_rate must be a number of at least 0 and less than 1; got 'high'"),
-        (dict(drop_path_rate=-0.1), r"drop_path_rate must be a number of at least 0 and less than 1; got -0.1"),
-        (dict(bottle_ratio=0), r"bottle_ratio must be a number greater than 0; got 0"),
-        (dict(norm_layer="nonorm"), r"norm_layer"),
-        (dict(act_layer="noact"), r"act_layer"),
     ],
 )
 def test_wrong_options_are_refused_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         tiny(**kwargs)
+
+
+def test_numpy_numbers_are_numbers():
+    sizes = {name: tuple(np.array(TINY_ARGS[name])) for name in ("depths", "widths", "closing_units", "mask_pools")}
+    counts = {"num_classes": np.int64(5), "pre_units": np.int32(1), "drop_rate": np.float32(0.1)}
+    assert tiny(**sizes, **counts)(torch.randn(2, 3, 16, 16)).shape == (2, 5)
 
 
 def test_unknown_options_are_refused():
@@ -238,10 +226,19 @@ def test_least_size_is_told_on_every_way_in():
         torch.jit.script(model)(x)
 
 
-def test_without_a_mask_no_size_is_too_small():
-    model = tiny(mask_type="none").eval()
-    assert model.min_input_size == 1
-    assert model(torch.randn(1, 3, 1, 1)).shape == (1, 5)
+@pytest.mark.parametrize("pool_mode", POOL_MODES)
+@pytest.mark.parametrize("stem_type", STEM_TYPES)
+@pytest.mark.parametrize("mask_type", MASK_TYPES)
+def test_least_size_of_every_option_is_exact(mask_type, stem_type, pool_mode):
+    model = tiny(mask_type=mask_type, stem_type=stem_type, pool_mode=pool_mode).eval()
+    least = model.min_input_size
+    assert model(torch.randn(1, 3, least, least)).isfinite().all()
+    if mask_type != "encoder_decoder":
+        assert least == (3 if stem_type == "imagenet" and pool_mode == "ceil" else 1)
+    if least > 1:
+        for call in (model, model.forward_intermediates):
+            with pytest.raises(ValueError, match=f"Input image too small: .* need at least {least}x{least} pixels"):
+                call(torch.randn(1, 3, least, least - 1))
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])

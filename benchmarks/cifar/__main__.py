@@ -17,7 +17,7 @@ to there: a ``--sched wsd`` run can be prolonged from any checkpoint before its 
 
 ``--init`` begins with the weights of another run, ``OTHER/last.pt``, or of a ``.safetensors`` file, as those that ship,
 also of a network with fewer Attention Modules: what this one has beyond it begins as the identity
-(`timm_resattn.deepen`), and the whole computes the same function.
+(`timm_resattn.checkpoints.deepen`), and the whole computes the same function.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from benchmarks.cifar.run import command_of
 from benchmarks.cifar.trainer import Trainer
 from benchmarks.common.files import save_atomically, write_json
 from benchmarks.common.provenance import provenance
-from timm_resattn.files import read_file
+from timm_resattn.checkpoints import read_file
 
 CHECKPOINT_SECONDS = 60.0  # at the end of an epoch a checkpoint is written if the last one is older
 

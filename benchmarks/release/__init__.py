@@ -1,1 +1,1 @@
-"""What a release ships: weights, the table of models, folders for the hub."""
+"""What a release ships: weights rescaled and checked, the table of models, folders and cards for the hub."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import timm_resattn  # noqa: F401  registers the models
 from timm_resattn.attention import AttentionModule
-from timm_resattn.deepen import deepen
+from timm_resattn.checkpoints import deepen
 
 OPTIONS = [
     dict(),
@@ -129,9 +129,13 @@ TOO_MANY = (
     [
         (dict(depths=(2, 1)), dict(), TOO_MANY),
         (dict(closing_units=(1, 1)), dict(), TOO_MANY),
-        (dict(num_classes=7), dict(depths=(2, 1)), "misshapen head.fc.weight [7, 32] not [5, 32], head.fc.bias"),
-        (dict(mask_type="none"), dict(depths=(2, 1)), "missing stages.0.blocks.1.mask"),
-        (dict(), dict(depths=(2, 1), mask_type="none"), "unexpected stages.0.blocks.1.mask"),
+        (
+            dict(num_classes=7),
+            dict(depths=(2, 1)),
+            "wrongly shaped: head.fc.weight (7, 32) instead of (5, 32), head.fc.bias",
+        ),
+        (dict(mask_type="none"), dict(depths=(2, 1)), "missing: stages.0.blocks.1.mask"),
+        (dict(), dict(depths=(2, 1), mask_type="none"), "unexpected: stages.0.blocks.1.mask"),
         (dict(), dict(norm_layer="groupnorm1"), "must have units of type 'preact' or 'postact' with norm_layer="),
         (dict(), dict(unit_type="inception"), "must have units of type 'preact' or 'postact' with norm_layer="),
     ],

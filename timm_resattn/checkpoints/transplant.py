@@ -25,29 +25,34 @@ function too.
 """
 
 from itertools import count, takewhile
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Iterator, List, Mapping, Optional, Tuple, Union
 
 import torch
 from torch import nn
 
-from .attention import AttentionModule
-from .mask import ChannelAttnAct
-from .units import PostActUnit, PreActUnit
+from ..attention import AttentionModule
+from ..mask import ChannelAttnAct
+from ..units import PostActUnit, PreActUnit
+from .place import HEAD, StateDict, place
 
-if TYPE_CHECKING:
-    from .resattn import ResAttn
-
-__all__ = ["donor_kind", "transplant_trunk"]
+__all__ = [
+    "LAST_PARAMS",
+    "UNITS",
+    "donor_kind",
+    "set_neutral_mask",
+    "steps_of",
+    "tell_norm",
+    "tell_unit",
+    "transplant_trunk",
+]
 
 STEM_MARGIN = 8.0  # standard deviations between a stem channel's mean and the zero of its ReLU
 
-StateDict = Dict[str, torch.Tensor]
 Stages = List[List[Tuple[str, nn.Module]]]
 Shift = Union[float, torch.Tensor]
 UNITS = {"resnetv2": PreActUnit, "resnet": PostActUnit}
 # the last parameters of a unit's branch, which scale all of it
 LAST_PARAMS = {"resnetv2": ("conv3.weight",), "resnet": ("norm3.weight", "norm3.bias")}
-FREE_DIMS = {"stem.conv.weight": 1, "head.fc.weight": 0, "head.fc.bias": 0}  # input channels and classes
 
 
 def donor_kind(state_dict: Mapping[str, Any]) -> Optional[str]:
@@ -65,7 +70,7 @@ def donor_kind(state_dict: Mapping[str, Any]) -> Optional[str]:
     return None
 
 
-def transplant_trunk(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -> StateDict:
+def transplant_trunk(state_dict: Mapping[str, torch.Tensor], model: nn.Module) -> StateDict:
     """State dict with which ``model`` computes a donor's function, its masks constant but trainable.
 
     The donor's units fill the first places of each stage's trunk, the identity fills the rest; this file's
@@ -89,9 +94,9 @@ def transplant_trunk(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -
         model: The network to fill; it is not changed.
 
     Returns:
-        A tensor for each name of ``model.state_dict()``. The donor's keep their type; the stem's convolution
-        and the classifier also keep its input channels and classes, which timm adapts when it loads
-        pretrained weights.
+        A tensor for each name of ``model.state_dict()``, but none for the classifier if the donor has none. The
+        donor's keep their type; the stem's convolution and the classifier also keep its input channels and classes,
+        which timm adapts when it loads pretrained weights.
 
     Raises:
         ValueError: The function can't be carried over; the message says why.
@@ -101,7 +106,7 @@ def transplant_trunk(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -
         raise ValueError("The names are neither those of timm's ResNetV2 nor of its ResNet and ResNeXt.")
     _check_model(model, kind)
     own = model.state_dict()
-    stages = [list(_steps(model, i)) for i in range(len(model.stages))]
+    stages = [list(steps_of(model, i)) for i, _ in enumerate(model.get_submodule("stages").children())]
     new = _donated(state_dict, kind, own, stages)
 
     first_norm: Any = model.get_submodule("stages.0.blocks.0.norm1")
@@ -112,29 +117,29 @@ def transplant_trunk(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -
         shift = _lift_stem(new, eps)
     for name, step in (named_step for steps in stages for named_step in steps):
         if isinstance(step, AttentionModule):
-            scale *= _set_neutral_mask(new, own, name, step)
+            scale *= set_neutral_mask(new, own, name, step)
         elif f"{name}.conv1.weight" in new:
-            scale, shift = _tell_unit(new, name, kind, eps, scale, shift)
+            scale, shift = tell_unit(new, name, kind, eps, scale, shift)
         else:
             for param in LAST_PARAMS[kind]:
                 new[f"{name}.{param}"] = torch.zeros_like(own[f"{name}.{param}"])
     if kind == "resnetv2":
-        _tell_norm(new, "norm", eps, scale, shift)
+        tell_norm(new, "norm", eps, scale, shift)
     elif "head.fc.weight" in new:
         new["head.fc.weight"] = new["head.fc.weight"] / scale
-    return {name: new[name] if name in new else value.clone() for name, value in own.items()}
+    return {name: new[name] if name in new else own[name].clone() for name in own if name in new or name not in HEAD}
 
 
-def _check_model(model: "ResAttn", kind: str) -> None:
+def _check_model(model: nn.Module, kind: str) -> None:
     """Refuse the options of the model for which no weights give a donor's function."""
     unit: Any = model.get_submodule("stages.0.blocks.0")
     if not isinstance(unit, UNITS[kind]):
         wanted = "'preact' (ResNetV2)" if kind == "resnetv2" else "'postact' (ResNet, ResNeXt)"
         raise ValueError(f"The donor's residual unit is another than the model's, which must be {wanted}.")
     norm: Any = unit.norm2
-    if getattr(norm, "running_mean", None) is None or not isinstance(norm.act, nn.ReLU):
+    if getattr(norm, "running_mean", None) is None or not isinstance(unit.act2, nn.ReLU):
         raise ValueError("The model must have the donor's norm_layer='batchnorm2d' and act_layer='relu'.")
-    if getattr(getattr(model.stem, "pool", None), "ceil_mode", False):
+    if getattr(getattr(model.get_submodule("stem"), "pool", None), "ceil_mode", False):
         raise ValueError("The model must have pool_mode='pad', as the donor: 'ceil' samples other positions.")
     modules = [module for module in model.modules() if isinstance(module, AttentionModule)]
     if any(_is_channel(module) and not module.attn_residual for module in modules):
@@ -149,7 +154,7 @@ def _is_channel(module: AttentionModule) -> bool:
     return mask is not None and isinstance(mask.tail.attn_act, ChannelAttnAct)
 
 
-def _steps(model: "ResAttn", stage_idx: int) -> Iterator[Tuple[str, nn.Module]]:
+def steps_of(model: nn.Module, stage_idx: int) -> Iterator[Tuple[str, nn.Module]]:
     """The stream's way through a stage: residual units, and each Attention Module where it multiplies."""
 
     def children(name: str) -> Iterator[Tuple[str, nn.Module]]:
@@ -203,35 +208,21 @@ def _donated(state_dict: Mapping[str, torch.Tensor], kind: str, own: StateDict, 
     for i, names in enumerate(places):
         fills.update((name, f"stages.{i}.blocks.{j}") for j, name in enumerate(names[: depths[i]]))
     donor_names = {
-        name: _donor_name(source + name[len(place) :], kind)
-        for place, source in fills.items()
+        name: _donor_name(source + name[len(filled) :], kind)
+        for filled, source in fills.items()
         for name in own
-        if name.startswith(f"{place}.")
+        if name.startswith(f"{filled}.")
     }
 
-    new: StateDict = {}
-    known = set(donor_names.values()) | {_donor_name(f"head.fc.{part}", kind) for part in ("weight", "bias")}
-    missing, unexpected, misshapen = [], [name for name in state_dict if name not in known], []
-    for name, donor_name in donor_names.items():
-        if donor_name in state_dict:
-            tensor = state_dict[donor_name]
-            if name == "head.fc.weight" and tensor.ndim == 4:  # a 1x1 convolution
-                tensor = tensor.flatten(1)
-            if _shape(name, tensor) != _shape(name, own[name]):
-                misshapen.append(f"{donor_name} {list(tensor.shape)} not {list(own[name].shape)}")
-            new[name] = tensor
-        elif not name.endswith("num_batches_tracked"):  # absent from old files
-            missing.append(donor_name)
-    problems = dict(missing=missing, unexpected=unexpected, misshapen=misshapen)
-    if any(problems.values()):
-        listed = "; ".join(f"{problem} {', '.join(names)}" for problem, names in problems.items() if names)
-        raise ValueError(f"The donor is another network than the model's trunk: {listed}.")
-    return new
-
-
-def _shape(name: str, tensor: torch.Tensor) -> List[int]:
-    """Shape without the dimension in which the donor may differ."""
-    return [size for dim, size in enumerate(tensor.shape) if dim != FREE_DIMS.get(name)]
+    tensors = dict(state_dict)
+    for name in HEAD:
+        donor_name = _donor_name(name, kind)
+        if donor_name in tensors:
+            donor_names[name] = donor_name  # of a donor with classes for a model without
+            if tensors[donor_name].ndim == 4:  # a 1x1 convolution
+                tensors[donor_name] = tensors[donor_name].flatten(1)
+    why = "The donor is another network than the model's trunk"
+    return place(tensors, donor_names, own, why, adaptable=True)
 
 
 def _lift_stem(new: StateDict, eps: float) -> torch.Tensor:
@@ -245,11 +236,11 @@ def _lift_stem(new: StateDict, eps: float) -> torch.Tensor:
     return STEM_MARGIN * std - mean.double()
 
 
-def _tell_unit(new: StateDict, name: str, kind: str, eps: float, scale: float, shift: Shift) -> Tuple[float, Shift]:
+def tell_unit(new: StateDict, name: str, kind: str, eps: float, scale: float, shift: Shift) -> Tuple[float, Shift]:
     """Adapt a residual unit to an input that became ``scale * (x + shift)``; returns scale and shift of its output."""
-    _tell_norm(new, f"{name}.norm1", eps, scale, shift)
+    tell_norm(new, f"{name}.norm1", eps, scale, shift)
     if f"{name}.downsample.norm.weight" in new:
-        _tell_norm(new, f"{name}.downsample.norm", eps, scale, shift)
+        tell_norm(new, f"{name}.downsample.norm", eps, scale, shift)
     if f"{name}.downsample.conv.weight" in new:
         scale, shift = 1.0, 0.0
     for param in LAST_PARAMS[kind]:
@@ -257,7 +248,7 @@ def _tell_unit(new: StateDict, name: str, kind: str, eps: float, scale: float, s
     return scale, shift
 
 
-def _tell_norm(new: StateDict, name: str, eps: float, scale: float, shift: Shift) -> None:
+def tell_norm(new: StateDict, name: str, eps: float, scale: float, shift: Shift) -> None:
     """Adapt a batch norm to an input x that became ``scale * (x + shift)``."""
     old = {part: new[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight")}
     mean, var, weight = (tensor.double() for tensor in old.values())
@@ -269,7 +260,7 @@ def _tell_norm(new: StateDict, name: str, eps: float, scale: float, shift: Shift
     new.update((f"{name}.{part}", tensor.to(old[part].dtype)) for part, tensor in told.items())
 
 
-def _set_neutral_mask(new: StateDict, own: StateDict, name: str, module: AttentionModule) -> float:
+def set_neutral_mask(new: StateDict, own: StateDict, name: str, module: AttentionModule) -> float:
     """Set a module's mask to a constant M; returns the constant s by which the module multiplies then."""
     if module.mask is None:
         return 1.0

@@ -111,14 +111,6 @@ def test_head_and_stem_may_differ(tmp_path):
     assert torch.equal(backbone(x)[-1], source.forward_intermediates(x, intermediates_only=True)[-1])
 
 
-def test_names_without_weights_say_which_have_some():
-    with pytest.raises(
-        RuntimeError, match="No pretrained weights exist for resattn56, only for resattn92, resattn128, "
-    ) as e:
-        timm.create_model("resattn56", pretrained=True)
-    assert "resattn56_cifar, resattn92_cifar: use pretrained=False" in str(e.value)
-
-
 def test_pretrained_names():
     donors = {"resattn92": 50, "resattn128": 50, "resattn164": 50, "resattn200": 101, "resattn236": 101}
     expected = {f"{name}.resnetv2_{depth}_a1h_in1k" for name, depth in donors.items()}

@@ -7,52 +7,21 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from donors import WIDTHS, WIDTHS_BY_4, cifar_resnetv2, resnetv2, small_resnetv2, small_resnext
 from helpers import images, lived_in
-from timm.layers import BatchNormAct2d, GroupNormAct, create_conv2d
+from timm.layers import GroupNormAct
 from timm.models import load_pretrained
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
-from timm.models.resnetv2 import ResNetV2
-from torch import nn
 
-import timm_resattn  # noqa: F401  registers the models
+from timm_resattn import ResAttn
 from timm_resattn.attention import AttentionModule
-from timm_resattn.resattn import ResAttn
-from timm_resattn.transplant import donor_kind, transplant_trunk
+from timm_resattn.checkpoints.transplant import donor_kind, transplant_trunk
 
-WIDTHS = (32, 64, 128, 256)
-WIDTHS_BY_4 = (8, 16, 32, 64)
 PREACT = dict(widths=WIDTHS, stem_chs=16, num_classes=10)
 POSTACT = dict(widths=WIDTHS, unit_type="postact", groups=4, bottle_ratio=0.5, num_classes=10)
 POSTACT.update(depths=(1, 2, 1, 1), closing_units=(0, 1, 1, 0), mask_pools=(3, 2, 1, 1))
 CIFAR = dict(widths=(64, 128, 256), stem_chs=16, stem_type="cifar", num_classes=10)
 CIFAR.update(depths=(1, 1, 1), closing_units=(1, 1, 1), mask_pools=(3, 2, 1))
-
-
-def resnetv2(layers=(2, 2, 2, 2), channels=WIDTHS, stem_chs=16, **kwargs):
-    layer_args = dict(norm_layer=BatchNormAct2d, conv_layer=create_conv2d, num_classes=10)
-    return ResNetV2(layers=layers, channels=channels, stem_chs=stem_chs, **{**layer_args, **kwargs})
-
-
-def small_resnetv2(**kwargs):
-    torch.manual_seed(1)
-    return lived_in(resnetv2(**kwargs), in_chans=kwargs.get("in_chans", 3))
-
-
-def cifar_resnetv2(layers=(3, 2, 4)):
-    torch.manual_seed(2)
-    donor = resnetv2(layers, channels=(64, 128, 256))
-    donor.stem = nn.Sequential()
-    donor.stem.add_module("conv", create_conv2d(3, 16, 3))
-    return lived_in(donor, size=32)
-
-
-def small_resnext(layers=(2, 3, 2, 2), channels=WIDTHS_BY_4, **kwargs):
-    torch.manual_seed(3)
-    kwargs = dict(dict(cardinality=4, base_width=32, zero_init_last=False), **kwargs)
-    return lived_in(
-        ResNet(Bottleneck, layers, channels=channels, num_classes=10, **kwargs),
-        in_chans=kwargs.get("in_chans", 3),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +296,8 @@ def test_no_classifier(preact_donor):
     model.load_state_dict(new)  # strict: the donor's classifier is left out
     backbone = {k: v for k, v in preact_donor.state_dict().items() if not k.startswith("head.")}
     assert transplant_trunk(backbone, model).keys() == new.keys()
+    # a classifier that the donor lacks is not the model's own, random one
+    assert not {"head.fc.weight", "head.fc.bias"} & transplant_trunk(backbone, ResAttn(**PREACT)).keys()
     x = images(96)
     with torch.no_grad():
         wanted = preact_donor.forward_head(preact_donor.forward_features(x), pre_logits=True)
@@ -415,22 +386,22 @@ def test_statistics_stay_consistent_while_training(preact_donor):
     [
         (dict(layers=(6, 2, 2, 2)), dict(), r"The donor has \[6, 2, 2, 2\] .* room for \[5, 5, 5, 3\]\."),
         (dict(layers=(2, 2, 2), channels=WIDTHS[:3]), dict(), r"has \[2, 2, 2\] .* room for \[5, 5, 5, 3\]"),
-        (dict(basic=True), dict(), r"another network .* missing .*stages\.3\.blocks\.1\.conv3\.weight"),
-        (dict(stem_type="deep"), dict(), r"missing stem\.conv\.weight; unexpected stem\.conv1\.weight, "),
-        (dict(preact=False), dict(), r"missing norm\.weight, .*unexpected stem\.norm\.weight, .*misshapen "),
+        (dict(basic=True), dict(), r"another network .* missing: .*stages\.3\.blocks\.1\.conv3\.weight"),
+        (dict(stem_type="deep"), dict(), r"missing: stem\.conv\.weight; unexpected: stem\.conv1\.weight, "),
+        (dict(preact=False), dict(), r"missing: norm\.weight, .*unexpected: stem\.norm\.weight, .*wrongly shaped: "),
         (
             dict(norm_layer=partial(GroupNormAct, num_groups=4)),
             dict(),
             "no running statistics: only batch norm",
         ),
-        (dict(stem_chs=24), dict(), r"misshapen stem\.conv\.weight \[24, 3, 7, 7\] not \[16, 3, 7, 7\]"),
+        (dict(stem_chs=24), dict(), r"wrongly shaped: stem\.conv\.weight \(24, 3, 7, 7\) instead of \(16, 3, 7, 7\)"),
         (
             dict(),
             dict(widths=(32, 64, 128, 128)),
-            r"misshapen .*head\.fc\.weight \[10, 256\] not \[10, 128\]",
+            r"wrongly shaped: .*stages\.3\.blocks\.1\.conv3\.weight \(256, 64, 1, 1\) instead of",
         ),
-        (dict(), dict(groups=2), r"misshapen .*conv2\.weight \[8, 8, 3, 3\] not \[8, 4, 3, 3\]"),
-        (dict(), dict(stem_type="cifar"), r"misshapen stem\.conv\.weight"),
+        (dict(), dict(groups=2), r"wrongly shaped: .*conv2\.weight \(8, 8, 3, 3\) instead of \(8, 4, 3, 3\)"),
+        (dict(), dict(stem_type="cifar"), r"wrongly shaped: stem\.conv\.weight"),
         (dict(), dict(unit_type="postact"), r"must be 'preact' \(ResNetV2\)"),
         (dict(), dict(unit_type="inception", bottle_ratio=0.125), r"must be 'preact' \(ResNetV2\)"),
         (dict(), dict(attn_act="channel", attn_residual=False), "no neutral mask"),
@@ -449,16 +420,16 @@ def test_refuses_resnetv2(donor_args, model_args, message):
     ("donor_args", "model_args", "message"),
     [
         (dict(layers=(2, 11, 2, 2)), dict(), r"has \[2, 11, 2, 2\] .* room for \[5, 10, 6, 5\]"),
-        (dict(block_args=dict(attn_layer="se")), dict(), r"unexpected layer1\.0\.se\.fc1\.weight"),
+        (dict(block_args=dict(attn_layer="se")), dict(), r"unexpected: layer1\.0\.se\.fc1\.weight"),
         (
             dict(stem_type="deep", avg_down=True),
             dict(),
-            r"missing conv1\.weight, .*unexpected conv1\.0\.weight, ",
+            r"missing: conv1\.weight, .*unexpected: conv1\.0\.weight, ",
         ),
         (
             dict(cardinality=8, base_width=16),
             dict(),
-            r"misshapen layer1\.0\.conv2\.weight \[16, 2, 3, 3\] not \[16, 4",
+            r"wrongly shaped: layer1\.0\.conv2\.weight \(16, 2, 3, 3\) instead of \(16, 4",
         ),
         (dict(), dict(unit_type="preact"), r"must be 'postact' \(ResNet, ResNeXt\)"),
         (dict(), dict(attn_act="channel", attn_residual=False), "no neutral mask"),
@@ -474,7 +445,7 @@ def test_refuses_resnext(donor_args, model_args, message):
 
 def test_refuses_basic_blocks_of_resnet():
     donor = ResNet(BasicBlock, (2, 2, 2, 2), channels=WIDTHS).state_dict()
-    with pytest.raises(ValueError, match=r"missing layer1\.0\.conv3\.weight"):
+    with pytest.raises(ValueError, match=r"missing: layer1\.0\.conv3\.weight"):
         transplant_trunk(donor, ResAttn(**POSTACT))
 
 
@@ -486,8 +457,8 @@ def test_lists_all_that_does_not_fit_at_once(preact_donor):
     with pytest.raises(ValueError, match="another network") as refusal:
         transplant_trunk(donor, ResAttn(**PREACT))
     for problem in (
-        "missing norm.bias, head.fc.weight; unexpected extra; misshapen ",
-        "stages.2.blocks.1.conv1.weight [] not [32, 128, 1, 1]",
+        "missing: norm.bias; unexpected: extra; wrongly shaped: ",
+        "stages.2.blocks.1.conv1.weight () instead of (32, 128, 1, 1)",
     ):
         assert problem in str(refusal.value)
 

@@ -2,23 +2,22 @@
 
 The Attention Modules that the deeper network has beyond the other's stand behind those of their stage. Each is a trunk
 of identity units under a constant mask, so it multiplies the stream by a constant; the closing units, and the next
-stage's projection or the final norm, are told of it. The numbers are those of `timm_resattn.transplant`.
+stage's projection or the final norm, are told of it. The numbers are those of `timm_resattn.checkpoints.transplant`.
 """
 
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping
+from typing import Any, Dict, Mapping
 
 import torch
+from torch import nn
 
-from .attention import AttentionModule
-from .transplant import LAST_PARAMS, UNITS, _set_neutral_mask, _steps, _tell_norm, _tell_unit
-
-if TYPE_CHECKING:
-    from .resattn import ResAttn
+from ..attention import AttentionModule
+from .place import StateDict, place
+from .transplant import LAST_PARAMS, UNITS, set_neutral_mask, steps_of, tell_norm, tell_unit
 
 __all__ = ["deepen"]
 
 
-def deepen(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -> Dict[str, torch.Tensor]:
+def deepen(state_dict: Mapping[str, torch.Tensor], model: nn.Module) -> StateDict:
     """State dict with which ``model`` computes the function of a network with fewer Attention Modules.
 
     Every tensor of the shallower network is taken over. Those of the added modules are the model's own, but for the
@@ -45,25 +44,26 @@ def deepen(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -> Dict[str
     eps: float = first.norm1.eps
     sources = {name: name for name in own if not name.startswith("stages.")}
     added: Dict[str, AttentionModule] = {}
-    for stage_idx in range(len(model.stages)):
+    num_stages = len(list(model.get_submodule("stages").children()))
+    for stage_idx in range(num_stages):
         _place_stage(state_dict, model, stage_idx, sources, added)
-    new = _taken(state_dict, sources, own)
+    new = place(state_dict, sources, own, "The weights are not those of this network with fewer Attention Modules")
 
     scale = 1.0  # of the stream, by the added modules in front
-    for stage_idx in range(len(model.stages)):
+    for stage_idx in range(num_stages):
         projects = f"stages.{stage_idx}.blocks.0.downsample.conv.weight" in own
         if scale != 1.0 and not projects:
             raise ValueError(f"Stage {stage_idx} must begin with a projection, as the stage before it gets modules.")
-        for name, step in _steps(model, stage_idx):
+        for name, step in steps_of(model, stage_idx):
             inside = next((place for place in added if name == place or name.startswith(f"{place}.")), None)
             if inside == name:
-                scale *= _set_neutral_mask(new, own, name, added[name])
+                scale *= set_neutral_mask(new, own, name, added[name])
             elif inside:
                 new.update((f"{name}.{part}", torch.zeros_like(own[f"{name}.{part}"])) for part in LAST_PARAMS[kind])
             elif scale != 1.0 and not isinstance(step, AttentionModule):
-                scale, _ = _tell_unit(new, name, kind, eps, scale, 0.0)
+                scale, _ = tell_unit(new, name, kind, eps, scale, 0.0)
     if kind == "resnetv2":
-        _tell_norm(new, "norm", eps, scale, 0.0)
+        tell_norm(new, "norm", eps, scale, 0.0)
     elif "head.fc.weight" in new:
         new["head.fc.weight"] = new["head.fc.weight"] / scale
     return {name: new[name] if name in new else value.clone() for name, value in own.items()}
@@ -71,7 +71,7 @@ def deepen(state_dict: Mapping[str, torch.Tensor], model: "ResAttn") -> Dict[str
 
 def _place_stage(
     state_dict: Mapping[str, torch.Tensor],
-    model: "ResAttn",
+    model: nn.Module,
     stage_idx: int,
     sources: Dict[str, str],
     added: Dict[str, AttentionModule],
@@ -93,22 +93,3 @@ def _place_stage(
             continue
         source = i - lacking if i > depth else i
         sources.update((f"{prefix}.{i}.{name}", f"{prefix}.{source}.{name}") for name in block.state_dict())
-
-
-def _taken(
-    state_dict: Mapping[str, torch.Tensor], sources: Mapping[str, str], own: Mapping[str, torch.Tensor]
-) -> Dict[str, torch.Tensor]:
-    """The shallower network's tensors by the model's names; refuses what is missing, left over or of another shape."""
-    problems: Dict[str, List[str]] = {
-        "missing": [source for source in sources.values() if source not in state_dict],
-        "unexpected": sorted(state_dict.keys() - set(sources.values())),
-        "misshapen": [
-            f"{source} {list(state_dict[source].shape)} not {list(own[name].shape)}"
-            for name, source in sources.items()
-            if source in state_dict and state_dict[source].shape != own[name].shape
-        ],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{problem} {', '.join(names)}" for problem, names in problems.items() if names)
-        raise ValueError(f"The weights are not those of this network with fewer Attention Modules: {listed}.")
-    return {name: state_dict[source] for name, source in sources.items()}
