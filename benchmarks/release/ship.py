@@ -1,8 +1,9 @@
 """Put a finished run of `benchmarks.cifar` among the weights that ship.
 
-    python -m benchmarks.release.ship RUN_FOLDER [--tag TAG] [--weights ema|model] [--folder DIR]
+    python -m benchmarks.release.ship RUN_FOLDER --data-dir DIR [--tag TAG] [--weights ema|model] [--folder DIR]
 
-Writes ``MODEL.TAG.safetensors`` and its entry in ``manifest.json`` to ``timm_resattn/weights/``, the run's
+Brings the pooled features near unit scale (`benchmarks.release.rescale`), which changes no logit, and writes
+``MODEL.TAG.safetensors`` and its entry in ``manifest.json`` to ``timm_resattn/weights/``, the run's
 configuration, result and log to ``benchmarks/results/cifar/MODEL.TAG/`` and the pages' table, and prints the line for
 ``default_cfgs`` in ``timm_resattn/resattn.py``; with another ``--folder``, weights and manifest only. Which weights are
 taken, the moving average or the last ones, is a choice to make before the test error is looked at. A run that is not
@@ -13,16 +14,16 @@ has a network, labels, training images or an input other than those of its name.
 import argparse
 import hashlib
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 import timm_resattn  # noqa: F401  registers the models
+from benchmarks.cifar.data import load_cifar, normalize
+from benchmarks.cifar.outputs import weights_of
 from benchmarks.cifar.recipe import CHANNEL_MEAN
 from benchmarks.cifar.results import record_run
 from benchmarks.common.files import save_atomically, write_json
@@ -30,12 +31,15 @@ from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import RESULTS, check_recordable
 from benchmarks.common.tables import markdown_table
 from benchmarks.paper.tables import TABLES
+from benchmarks.release.rescale import rescale
+from timm_resattn.checkpoints import check_values
 from timm_resattn.shipped import WEIGHTS, read_manifest
 
 COMMAND = "python -m benchmarks.release.ship"
 RECORDS = RESULTS / "cifar"
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 MAX_BYTES = 16 * 2**20
+RESCALED_BY = 256  # training images
 TEST_IMAGES = 10_000
 
 
@@ -74,8 +78,8 @@ def schedule_text(result: dict[str, Any], weights: str) -> str:
     )
 
 
-def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str, Any]]:
-    """Copy a run's weights to ``folder`` and enter them in its manifest.
+def ship(run: Path, tag: str, weights: str, folder: Path, data_dir: Path) -> tuple[str, dict[str, Any]]:
+    """Write a run's weights, rescaled by some images of ``data_dir``, to ``folder`` and enter them in its manifest.
 
     Returns:
         The pretrained name and the manifest's entry.
@@ -88,17 +92,19 @@ def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str
     result = json.loads((run / "result.json").read_text())
     check_fit(result, weights)
     source = run / f"{weights}.safetensors"
-    content = source.read_bytes()
-    if len(content) >= MAX_BYTES:
-        raise ValueError(f"{source} has {len(content)} bytes; weights that ship have less than {MAX_BYTES}")
     model_name, dataset = result["schedule"]["model"], result["schedule"]["dataset"]
     tensors = load_file(source)
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise ValueError(f"{source} holds values that are not finite")
+    check_values(tensors)
+    model = timm.create_model(model_name)
     try:
-        timm.create_model(model_name).load_state_dict(tensors)
+        model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{source} does not fit {model_name}: {error}") from error
+        raise ValueError(f"{source} does not fit {model_name}: {' '.join(str(error).split())}") from error
+    images, _ = load_cifar(data_dir, "train", dataset)
+    rescale(model, normalize(images[:RESCALED_BY]))
+    content = save(weights_of(model))
+    if len(content) >= MAX_BYTES:
+        raise ValueError(f"{source} has {len(content)} bytes; weights that ship have less than {MAX_BYTES}")
     error_percent = result["error_ema" if weights == "ema" else "error"]
     entry = {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -112,7 +118,7 @@ def ship(run: Path, tag: str, weights: str, folder: Path) -> tuple[str, dict[str
     }
     name = f"{model_name}.{tag}"
     target = folder / f"{name}.safetensors"
-    save_atomically(target, lambda path: shutil.copyfile(source, path))
+    save_atomically(target, lambda path: path.write_bytes(content))
     write_json(folder / "manifest.json", read_manifest(folder) | {target.name: entry})
     return name, entry
 
@@ -138,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="the --out of a finished run")
+    parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar.data.load_cifar")
     parser.add_argument("--tag", default="cifar10", help="of the pretrained name, MODEL.TAG (default: cifar10)")
     parser.add_argument("--weights", choices=("ema", "model"), default="ema", help="default: ema")
     parser.add_argument("--folder", type=Path, default=WEIGHTS, help="default: timm_resattn/weights")
@@ -146,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if shipping and (args.run / "result.json").is_file():
             check_recordable(RECORDS, json.loads((args.run / "result.json").read_text())["commit"])
-        name, entry = ship(args.run, args.tag, args.weights, args.folder)
+        name, entry = ship(args.run, args.tag, args.weights, args.folder, args.data_dir)
         if shipping:
             record_run(args.run, RECORDS / name)
             write_block(COMMAND, block())

@@ -116,7 +116,7 @@ def test_init_of_another_network_is_refused(train, tmp_path, capsys):
     narrow = ["--model-kwargs", "depths=(1,0,0)", "widths=(8,8,8)", "mask_pools=(1,1,1)"]
     with pytest.raises(SystemExit, match="2"):
         train("--epochs", 1, "--warmup-epochs", 0, "--init", tmp_path / "shallow" / "last.pt", *narrow)
-    assert "misshapen" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "(4,) instead of (2,)" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_runs_are_not_mixed_up(train, tmp_path, capsys):

@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.cifar.data import load_cifar, normalize
 from benchmarks.cifar.outputs import weights_of
 from benchmarks.cifar.recipe import RECIPES
 from benchmarks.cifar.run import Run
@@ -31,16 +33,25 @@ def finished_run(folder: Path, model="resattn56_cifar", **changes):
     return weights
 
 
-def test_a_finished_run_ships(tmp_path, capsys):
+def test_a_finished_run_ships(tmp_path, capsys, data):
     weights = finished_run(tmp_path / "run")
     folder = tmp_path / "weights"
     folder.mkdir()
     other = {"sha256": "0"}
     (folder / "manifest.json").write_text(json.dumps({"other.safetensors": other}))
-    assert ship.main([str(tmp_path / "run"), "--tag", "mine", "--folder", str(folder)]) == 0
+    assert ship.main([str(tmp_path / "run"), "--tag", "mine", "--folder", str(folder), "--data-dir", str(data)]) == 0
     assert "resattn56_cifar.mine: 91.75% top-1" in capsys.readouterr().out
     found = load_file(folder / "resattn56_cifar.mine.safetensors")
-    assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
+    changed = {key for key, tensor in weights.items() if not torch.equal(found[key], tensor)}
+    assert found.keys() == weights.keys() and changed <= {"norm.weight", "norm.bias", "head.fc.weight"}
+    plain, shipped_one = (timm.create_model("resattn56_cifar").eval() for _ in range(2))
+    plain.load_state_dict(weights)
+    shipped_one.load_state_dict(found)
+    x = normalize(load_cifar(data, "train")[0])
+    with torch.inference_mode():
+        assert torch.equal(plain(x), shipped_one(x))
+        size = shipped_one.forward_head(shipped_one.forward_features(x), pre_logits=True).square().mean().sqrt()
+    assert 0.5 < size < 2
     manifest = shipped.read_manifest(folder)
     assert manifest["other.safetensors"] == other
     entry = manifest["resattn56_cifar.mine.safetensors"]
@@ -67,36 +78,37 @@ def test_a_finished_run_ships(tmp_path, capsys):
         (dict(start={"file": "x"}), "it began with other weights, so that its command alone does not make it"),
     ],
 )
-def test_a_run_that_is_not_fit_to_ship(tmp_path, capsys, changes, message):
+def test_a_run_that_is_not_fit_to_ship(tmp_path, capsys, data, changes, message):
     finished_run(tmp_path / "run", **changes)
     (tmp_path / "weights").mkdir()
     with pytest.raises(SystemExit, match="2"):
-        ship.main([str(tmp_path / "run"), "--folder", str(tmp_path / "weights")])
+        ship.main([str(tmp_path / "run"), "--folder", str(tmp_path / "weights"), "--data-dir", str(data)])
     assert f"this run is not fit to ship: {message}" in capsys.readouterr().err
     assert not list((tmp_path / "weights").iterdir())
 
 
-def test_files_that_do_not_ship(tmp_path):
+def test_files_that_do_not_ship(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(ship, "MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="this is no finished run"):
-        ship.ship(tmp_path, "t", "ema", tmp_path)
+        ship.ship(tmp_path, "t", "ema", tmp_path, data)
     weights = finished_run(tmp_path / "run")
     for tensors, message in (
-        ({**weights, "head.fc.bias": torch.full((10,), torch.nan)}, "holds values that are not finite"),
+        ({**weights, "head.fc.bias": torch.full((10,), torch.nan)}, "head.fc.bias is not finite"),
         ({"head.fc.bias": weights["head.fc.bias"]}, "does not fit resattn56_cifar"),
-        ({**weights, "x": torch.zeros(ship.MAX_BYTES // 4)}, "weights that ship have less than 16777216"),
+        (weights, "weights that ship have less than 1000"),
     ):
         save_file(tensors, tmp_path / "run" / "ema.safetensors")
         with pytest.raises(ValueError, match=message):
-            ship.ship(tmp_path / "run", "t", "ema", tmp_path)
+            ship.ship(tmp_path / "run", "t", "ema", tmp_path, data)
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-def test_a_run_of_changed_code_does_not_ship(tmp_path, capsys, monkeypatch):
+def test_a_run_of_changed_code_does_not_ship(tmp_path, capsys, monkeypatch, data):
     finished_run(tmp_path / "run", commit="abc+changes")
     (tmp_path / "weights").mkdir()
     monkeypatch.setattr(ship, "WEIGHTS", tmp_path / "weights")
     with pytest.raises(SystemExit, match="2"):
-        ship.main([str(tmp_path / "run"), "--folder", str(tmp_path / "weights")])
+        ship.main([str(tmp_path / "run"), "--folder", str(tmp_path / "weights"), "--data-dir", str(data)])
     assert "a result is recorded of a clean commit only, not of abc+changes" in capsys.readouterr().err
     assert not list((tmp_path / "weights").iterdir())
 
