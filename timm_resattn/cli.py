@@ -23,6 +23,7 @@ from . import __version__
 from .convert import add_command as _add_convert
 from .convert import key_value
 from .demo import run_demo
+from .mask_tuning import train_masks_only_in_scripts
 from .visualize import REDUCTIONS, capture_masks, check_picture_path, plot_masks
 
 __all__ = ["main"]
@@ -39,8 +40,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # argparse would take options such as --help, and one "--", out of the script's arguments
-    if argv[:1] == ["run"] and len(argv) > 1 and not argv[1].startswith("-"):
-        return run_script(argv[1], argv[2:])
+    masks_only = argv[:3] == ["run", "--train-only", "masks"]
+    script = argv[3 if masks_only else 1 :]
+    if argv[:1] == ["run"] and script and not script[0].startswith("-"):
+        return run_script(script[0], script[1:], masks_only)
 
     parser = argparse.ArgumentParser(prog="timm-resattn", description="Residual Attention Networks for timm.")
     versions = f"%(prog)s {__version__} (timm {timm.__version__}, torch {torch.__version__})"
@@ -71,28 +74,40 @@ def _list(args: argparse.Namespace) -> int:
     for name in timm.list_models(module="resattn"):
         parameters = sum(p.numel() for p in timm.create_model(name, device="meta").parameters())
         input_size = "x".join(map(str, timm.get_pretrained_cfg_value(name, "input_size") or ()))
-        tags = [n.partition(".")[2] for n in with_weights if n.partition(".")[0] == name]
+        tags = [_tag(n) for n in with_weights if n.partition(".")[0] == name]
         print(f"{name:<20} {parameters:>12,}  {input_size:<11}  {', '.join(tags) or '-'}")
     return 0
 
 
+def _tag(pretrained_name: str) -> str:
+    """The tag, with the licence where that forbids commercial use."""
+    licence = str(timm.get_pretrained_cfg_value(pretrained_name, "license"))
+    return pretrained_name.partition(".")[2] + (f" ({licence})" if "-nc-" in licence else "")
+
+
 def _add_run(commands: Any) -> None:
-    """For help and misuse only, see `main`."""
+    """For help, misuse and options before the script in other forms, see `main`."""
     parser = commands.add_parser(
         "run",
         help="run one of timm's scripts, or any other, with the models registered",
         description=f"Run a Python script with the models registered. timm's are {TIMM_SCRIPTS}.",
         epilog="With several processes: torchrun --nproc-per-node N -m timm_resattn run SCRIPT ...",
     )
+    parser.add_argument(
+        "--train-only",
+        choices=("masks",),
+        help="let the network that the script creates train its masks, final norm and head only",
+    )
     parser.add_argument("script", metavar="SCRIPT")
     parser.add_argument("args", nargs="...", help="handed to the script as they are")
+    parser.set_defaults(func=lambda args: run_script(args.script, args.args, args.train_only == "masks"))
 
 
-def run_script(script: str, args: Sequence[str]) -> int:
+def run_script(script: str, args: Sequence[str], masks_only: bool = False) -> int:
     """Run a script as ``python script args...`` would, in this process, where the models are registered.
 
     The process is the script's from here on: its exceptions and exit codes pass, and ``sys.argv`` and
-    ``sys.path`` are not restored.
+    ``sys.path`` are not restored. With ``masks_only`` the networks that it creates train their masks only.
     """
     if not Path(script).is_file():
         hint = (
@@ -108,6 +123,8 @@ def run_script(script: str, args: Sequence[str]) -> int:
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = str(folder)
     _fold_in_evaluation_mode()
+    if masks_only:
+        train_masks_only_in_scripts()
     runpy.run_path(str(Path(script).absolute()), run_name="__main__")
     return 0
 

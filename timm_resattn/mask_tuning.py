@@ -43,7 +43,7 @@ def _trunk(model: nn.Module) -> Iterator[nn.Module]:
             yield from (block.pre, block.trunk, block.post) if isinstance(block, AttentionModule) else (block,)
 
 
-def train_masks_only(model: ResAttn) -> ResAttn:
+def train_masks_only(model: nn.Module) -> ResAttn:
     """Freeze all of a network but its masks, final norm and head, in place; returns the network.
 
     What is frozen has no gradients and stays in evaluation mode whatever `train` says: its running statistics stay as
@@ -62,7 +62,7 @@ def train_masks_only(model: ResAttn) -> ResAttn:
     return model.train(model.training)
 
 
-def train_all(model: ResAttn) -> ResAttn:
+def train_all(model: nn.Module) -> nn.Module:
     """Undo `train_masks_only`, in place: everything learns; returns the network."""
     model.__class__ = ResAttn
     return model.requires_grad_(True).train(model.training)
