@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint types floors test test-fast test-floors build check clean
+.PHONY: help install format lint contracts types floors test test-fast test-floors build check clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ format:  ## Format the code and apply ruff's safe fixes
 lint:  ## Check format and lint rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+contracts:  ## Check who may import whom
+	PYTHONPATH=. $(BIN)/lint-imports
 
 types:  ## Check the package's types
 	$(BIN)/python -m mypy
@@ -46,8 +49,8 @@ build:  ## Build source distribution and wheel into dist/ and check the wheel's 
 	$(BIN)/python -m build --outdir dist . > /dev/null
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
 
-check: lint types floors test  ## All checks but test-floors
+check: lint contracts types floors test  ## All checks but test-floors
 
 clean:  ## Remove what the other targets made, but for the virtual environments
-	rm -rf dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

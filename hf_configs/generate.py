@@ -1,7 +1,7 @@
 """Write this folder: for each pretrained name its ``config.json``, in timm's form, and its model card.
 
-    python hf_configs/generate.py          # write, and remove what belongs to no pretrained name
-    python hf_configs/generate.py --check  # only say what is out of step; exit code 1 if anything is
+    python -m hf_configs.generate          # write, and remove what belongs to no pretrained name
+    python -m hf_configs.generate --check  # only say what is out of step; exit code 1 if anything is
 
 The form of ``config.json`` is that of timm 1.0.31; timm 1.0.29 writes fewer entries.
 """
@@ -16,7 +16,8 @@ import timm
 from timm.models._hub import save_config_for_hf
 
 import timm_resattn  # noqa: F401  registers the models
-from timm_resattn.model_card import pretrained_card
+from benchmarks.release.cards import pretrained_card
+from timm_resattn.convert import without_num_classes
 
 ROOT = Path(__file__).resolve().parent
 
@@ -35,6 +36,7 @@ def generate(folder: Path) -> None:
         model = timm.create_model(name, device="meta")
         (folder / name).mkdir(exist_ok=True)
         save_config_for_hf(model, folder / name / "config.json")
+        without_num_classes(folder / name / "config.json")
         (folder / name / "README.md").write_text(pretrained_card(model), encoding="utf-8")
 
 

@@ -6,47 +6,13 @@
 Writes what happened to ``FOLDER/online.json`` and ``FOLDER/offline.json``.
 """
 
-import functools
 import io
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 from hub_server import Hub
-
-# fault -> tag of resattnext92_32x4d, whose donor's repository has it
-FAULTS = {
-    "missing repository": "tv2_in1k",
-    "missing file": "tv_in1k",
-    "connection cut": "a1_in1k",
-    "damaged header": "a2_in1k",
-    "damaged number": "a3_in1k",
-    "truncated on the hub": "ra_in1k",
-    (DOWN := "hub is down"): "gluon_in1k",
-}
-SMALL = dict(widths=(32, 64, 128, 256), groups=4, num_classes=10)
-
-
-def donor_repo(tag):
-    return f"timm/resnext50_32x4d.{tag}"
-
-
-def try_to_load(**kwargs):
-    """None, or type and message of the error."""
-    import timm
-
-    try:
-        timm.create_model(**kwargs, pretrained=True)
-    except Exception as error:
-        return [type(error).__name__, str(error)]
-    return None
-
-
-def load_small(tag):
-    name = f"resattnext92_32x4d.{tag}"
-    return try_to_load(model_name=name, **SMALL, pretrained_cfg_overlay=dict(num_classes=10))
 
 
 def online(folder: Path) -> dict:
@@ -55,17 +21,8 @@ def online(folder: Path) -> dict:
     import torch
 
     torch.set_num_threads(1)
-    really_sleep = time.sleep
-    time.sleep = lambda seconds: really_sleep(min(seconds, 0.01))  # between retries
     with hub, torch.inference_mode():
-        found = {**healthy(hub, folder), **healthy_url(hub), **faults_of_a_url(hub, folder)}
-        found.update(faults(hub, folder))
-    found[DOWN] = dict(first=load_small(FAULTS[DOWN]))
-    with Hub(like=hub) as hub:
-        for fault, tag in FAULTS.items():
-            hub.repos[donor_repo(tag)] = {"model.safetensors": small_donor()}
-            found[fault].update(then=load_small(tag), later=load_small(tag))
-    return found
+        return {**healthy(hub, folder), **healthy_url(hub)}
 
 
 def healthy(hub, folder):
@@ -103,36 +60,6 @@ def healthy(hub, folder):
     return found
 
 
-@functools.cache
-def small_donor():
-    from safetensors.torch import save
-    from test_transplant import small_resnext
-
-    return save(small_resnext(layers=(2, 2, 2, 2)).state_dict())
-
-
-def faults(hub, folder):
-    """What each fault is answered with, and what it leaves in the cache."""
-    good = small_donor()
-    repos = {fault: donor_repo(tag) for fault, tag in FAULTS.items() if fault != DOWN}
-    hub.repos.update({repo: {"model.safetensors": good} for repo in repos.values()})
-    del hub.repos[repos["missing repository"]]
-    hub.repos[repos["missing file"]] = {}
-    hub.repos[repos["truncated on the hub"]] = {"model.safetensors": good[:-100]}
-    for fault, damage in {
-        "connection cut": lambda content: content[:1000],
-        "damaged header": lambda content: content[:9] + b"\0" + content[10:],
-        "damaged number": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
-    }.items():
-        hub.damage[f"/{repos[fault]}/resolve/main/model.safetensors"] = damage
-    found = {fault: dict(first=load_small(FAULTS[fault])) for fault in repos}
-    left = []
-    for repo in repos.values():
-        cache = folder / "hf" / "hub" / f"models--{repo.replace('/', '--')}"
-        left += [str(path) for pattern in ("blobs/*", "snapshots/*/*") for path in cache.glob(pattern)]
-    return {**found, "left in the cache": left}
-
-
 def dump(model):
     import torch
 
@@ -154,25 +81,6 @@ def healthy_url(hub):
     return {"url": dict(error=relative_error(model(x), reference(x)))}
 
 
-def faults_of_a_url(hub, folder):
-    import timm
-
-    call = dict(model_name="resattn128_cifar", pretrained_cfg_overlay=dict(url=f"{hub.url}/cifar.pth"))
-    found = {"url, missing": dict(first=try_to_load(**call))}
-    hub.files["/cifar.pth"] = dump(timm.create_model("resattn128_cifar"))
-    hub.damage["/cifar.pth"] = lambda content: content[:-1000]
-    found["url, connection cut"] = dict(first=try_to_load(**call))
-    hub.damage.clear()
-    then = try_to_load(**call)
-    hub.files.clear()
-    for fault in found.values():
-        fault.update(then=then, later=try_to_load(**call))
-    cached = folder / "torch" / "hub" / "checkpoints" / "cifar.pth"
-    cached.write_bytes(b"what somebody else left there")
-    found["url, foreign file"] = dict(first=try_to_load(**call), kept=cached.exists())
-    return found
-
-
 def offline(folder: Path) -> dict:
     os.environ.update(HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(folder / "hf"))
     import timm
@@ -184,7 +92,7 @@ def offline(folder: Path) -> dict:
     x, wanted = torch.load(folder / "logits.pth")
     with torch.inference_mode():
         error = relative_error(timm.create_model("resattn92", pretrained=True).eval()(x), wanted)
-    return {"resattn92": dict(error=error), "not cached": dict(first=load_small("fb_ssl_yfcc100m_ft_in1k"))}
+    return {"resattn92": dict(error=error)}
 
 
 if __name__ == "__main__":

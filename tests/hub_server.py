@@ -10,20 +10,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub(ThreadingHTTPServer):
     """Answers ``HEAD`` and ``GET /{org}/{repo}/resolve/main/{file}`` as the hub does; use it as a context manager.
 
-    ``repos`` holds ``{"org/repo": {"file": content}}``, ``files`` ``{"/path": content}``. ``damage``, by path, is a
-    function of the content that gives what is sent in its place, under the headers of the undamaged content: another
-    content of the same length, or a shorter one, behind which the connection closes. ``requests`` lists what was
-    asked, as ``"GET /path"``. Leaving the context frees the port; another hub may take it, with ``like`` the old one.
+    ``repos`` holds ``{"org/repo": {"file": content}}``, ``files`` ``{"/path": content}``; ``requests`` lists what was
+    asked, as ``"GET /path"``.
     """
 
     daemon_threads = True
 
-    def __init__(self, like: "Hub | None" = None) -> None:
-        super().__init__(("127.0.0.1", like.server_port if like else 0), _Handler)
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.repos = like.repos if like else {}
-        self.files = like.files if like else {}
-        self.damage = {}
+        self.repos = {}
+        self.files = {}
         self.requests = []
 
     def __enter__(self):
@@ -59,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
             etag = f'"{hashlib.sha256(content).hexdigest()}"'
             self._reply(200, {"Content-Length": str(len(content)), "ETag": etag, "X-Repo-Commit": COMMIT})
             if send_body:
-                self.wfile.write(self.server.damage.get(path, bytes)(content))
+                self.wfile.write(content)
         else:
             self._reply(404, {})
 

@@ -5,12 +5,37 @@ Importing this package registers every network of the family:
     >>> import timm, timm_resattn
     >>> timm.create_model("resattn56").num_features
     2048
+
+Where what is:
+
+* `resattn`: the names, their weights and entry points; `network`: the class `ResAttn`, built from `stages`,
+  `attention` (`AttentionModule`), `mask` and `units`;
+* `visualize`: `capture_masks`, `reduce_mask`, `plot_masks`;
+* `checkpoints`: weights from elsewhere, `transplant_trunk`, `deepen`, `from_caffe`, `from_pytorchcv`;
+* `optimize`: `optimize_for_inference`, `retain_freed_memory`;
+* `convert`, `demo`, `cli`: what the command ``timm-resattn`` does.
 """
 
 from . import resattn  # registers the networks
 from .attention import AttentionModule
+from .checkpoints import deepen, from_caffe, from_pytorchcv, transplant_trunk
 from .network import ResAttn
-from .optimize import optimize_for_inference
+from .optimize import optimize_for_inference, retain_freed_memory
+from .visualize import capture_masks, plot_masks, reduce_mask
 
-__all__ = ["AttentionModule", "ResAttn", "__version__", "optimize_for_inference", "resattn"]
+__all__ = [
+    "AttentionModule",
+    "ResAttn",
+    "__version__",
+    "capture_masks",
+    "deepen",
+    "from_caffe",
+    "from_pytorchcv",
+    "optimize_for_inference",
+    "plot_masks",
+    "reduce_mask",
+    "resattn",
+    "retain_freed_memory",
+    "transplant_trunk",
+]
 __version__ = "0.1.0"

@@ -5,35 +5,37 @@ The folder holds ``model.safetensors``, ``config.json`` and the model card ``REA
 """
 
 import argparse
-import ast
 import difflib
 import inspect
 import json
+import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.data import resolve_data_config
-from timm.models import clean_state_dict, create_model, get_pretrained_cfg, is_model, list_models, save_for_hf
+from timm.models import create_model, get_pretrained_cfg, is_model, list_models, save_for_hf
 from torch import nn
 
-from .checkpoints import adapt_state_dict, from_caffe
-from .files import read_file
-from .model_card import SOURCES, converted_card
-from .network import ResAttn
-from .transplant import donor_kind
+from .checkpoints.adapt import SOURCES, load_weights, source_kind
+from .checkpoints.place import StateDict
+from .checkpoints.read import read_file, unwrap
+from .model_card import converted_card
 
-__all__ = ["add_command", "convert", "key_value"]
+__all__ = ["KINDS", "convert", "without_num_classes"]
 
-StateDict = Dict[str, torch.Tensor]
 KINDS = ("auto", *SOURCES)
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in timm's order
-# the classifier and the first convolution, in each kind of source
-CLASSIFIERS = ("head.fc.weight", "fc.weight", "output.weight", "classifier:0")
+# the first convolution, and weight and bias of the classifier, in each kind of source
 STEMS = ("stem.conv.weight", "conv1.weight", "features.init_block.conv.conv.weight", "conv1:0")
+CLASSIFIERS = {
+    "head.fc.weight": "head.fc.bias",
+    "fc.weight": "fc.bias",
+    "output.weight": "output.bias",
+    "classifier:0": "classifier:1",
+}
 
 
 def convert(
@@ -73,7 +75,7 @@ def convert(
         ValueError: Something does not fit or can't be read; one sentence says what. Nothing is written.
         OSError: The folder can't be written.
     """
-    source, out_dir = Path(source), Path(out_dir).resolve()
+    source, out_dir = Path(source), Path(os.path.realpath(out_dir))  # resolve() fails in a loop of links
     _check_model_name(model_name)
     if kind not in KINDS:
         raise ValueError(f"the kind of source must be one of {', '.join(KINDS)}; got {kind!r}.")
@@ -81,11 +83,14 @@ def convert(
         raise ValueError(f"{out_dir} exists and is not an empty folder.")
 
     checkpoint = read_file(source)
-    tensors = _unwrap(checkpoint, source)
-    found = _kind(tensors, source)
-    if kind not in ("auto", found):
-        raise ValueError(f"{source} is not {SOURCES[kind]} but, by its keys, {SOURCES[found]}.")
-    classes = next((t.shape[0] for t in map(tensors.get, CLASSIFIERS) if t is not None and t.ndim > 0), 0)
+    try:
+        tensors = unwrap(checkpoint)
+        found = source_kind(tensors)
+        if kind not in ("auto", found):
+            raise ValueError(f"It is not {SOURCES[kind]} but, by its names, {SOURCES[found]}.")
+        classes = _num_classes(tensors)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     if num_classes not in (None, 0, classes):
         raise ValueError(f"{source} has {classes} classes, not {num_classes}.")
     classes = classes if num_classes is None else num_classes
@@ -100,7 +105,7 @@ def convert(
     overlay["num_classes"] = classes
     kwargs = {**trained_kwargs, **(model_kwargs or {})}
     model = _build(model_name, overlay, dict(kwargs, num_classes=classes, in_chans=in_chans))
-    _load(model, tensors, found)
+    load_weights(model, tensors)
     labels = {} if label_names is None else {"label_names": list(label_names)}
 
     try:
@@ -114,6 +119,7 @@ def convert(
                 model_args=dict(kwargs, in_chans=in_chans),
                 safe_serialization=True,
             )
+            without_num_classes(folder / "config.json")
             card = converted_card(model, out_dir.name, found, source.name)
             (folder / "README.md").write_text(card, encoding="utf-8")
             # safetensors writes a file for its owner only
@@ -135,22 +141,27 @@ def _check_model_name(model_name: str) -> None:
         raise ValueError(f"there is no model {model_name!r}; there is {', '.join(near)}.")
 
 
-def _unwrap(checkpoint: Mapping[str, Any], source: Path) -> StateDict:
-    """The weights of a checkpoint, the averaged ones first, without the prefixes of DDP and torch.compile."""
-    wrapped = next((checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
-    tensors = clean_state_dict({str(name): value for name, value in wrapped.items()})
-    strange = [name for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
-    if strange or not tensors:
-        raise ValueError(f"{source} holds no weights but {', '.join(strange[:10]) or 'nothing'}.")
-    return tensors
+def _num_classes(tensors: StateDict) -> int:
+    """Classes of a checkpoint's classifier, 0 if it has none; a `ValueError` for a part of one."""
+    for weight, bias in CLASSIFIERS.items():
+        if weight in tensors or bias in tensors:
+            if weight not in tensors:
+                raise ValueError(f"Its classifier has {bias} but no {weight}.")
+            shape = tuple(tensors[weight].shape)
+            if len(shape) not in (2, 4) or 0 in shape:
+                raise ValueError(f"Its classifier's {weight} is of shape {shape}.")
+            return shape[0]
+    return 0
 
 
-def _kind(tensors: StateDict, source: Path) -> str:
-    if source.suffix == ".npz":
-        return "caffe-npz"
-    if any(name.startswith("features.init_block.") for name in tensors):
-        return "pytorchcv"
-    return "timm" if donor_kind(tensors) is None else "donor"
+def without_num_classes(path: Path) -> None:
+    """Take ``num_classes`` out of the ``model_args`` of a ``config.json``.
+
+    timm writes it there and beside them; transformers hands both to ``timm.create_model``, which takes one.
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["model_args"].pop("num_classes", None)
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def _trained_with(
@@ -190,37 +201,17 @@ def _trained_with(
     return kwargs, overlay
 
 
-def _build(model_name: str, overlay: Dict[str, Any], kwargs: Dict[str, Any]) -> ResAttn:
-    known = inspect.signature(ResAttn).parameters.keys() - {"device", "dtype"}
+def _build(model_name: str, overlay: Dict[str, Any], kwargs: Dict[str, Any]) -> nn.Module:
+    network = type(create_model(model_name, device="meta"))
+    known = inspect.signature(network).parameters.keys() - {"device", "dtype"}
     unknown = kwargs.keys() - known
     if unknown:
         raise ValueError(f"a model has no argument {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}.")
     try:
         json.dumps(kwargs)
-        model: Any = create_model(model_name, pretrained_cfg_overlay=overlay, **kwargs)
-        return model
+        return create_model(model_name, pretrained_cfg_overlay=overlay, **kwargs)
     except TypeError as error:
         raise ValueError(f"the arguments of the model must be JSON values ({error}).") from error
-
-
-def _load(model: ResAttn, tensors: StateDict, kind: str) -> None:
-    weights = adapt_state_dict(_from_npz(tensors) if kind == "caffe-npz" else tensors, model)
-    wanted = model.state_dict()
-    weights = {name: tensor for name, tensor in weights.items() if name in wanted}  # without a classifier left out
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ValueError(" ".join(str(error).split())) from error
-
-
-def _from_npz(arrays: StateDict) -> StateDict:
-    blobs: Dict[str, List[torch.Tensor]] = {}
-    for key in sorted(arrays, key=lambda key: (len(key), key)):
-        layer, _, index = key.rpartition(":")
-        if index != str(len(blobs.setdefault(layer, []))):
-            raise ValueError(f"the keys of the archive must be LAYER:0, LAYER:1 and so on; {key!r} is none.")
-        blobs[layer].append(arrays[key])
-    return from_caffe(blobs)
 
 
 def _compare(model: nn.Module, folder: Path) -> None:
@@ -240,41 +231,3 @@ def _equal(a: Optional[torch.Tensor], b: Optional[torch.Tensor]) -> bool:
     if a is None or b is None or a.dtype != b.dtype or a.shape != b.shape:
         return False
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))  # NaN equals itself
-
-
-def add_command(commands: Any) -> None:
-    """Add ``timm-resattn convert`` to the command line."""
-    parser = commands.add_parser(
-        "convert",
-        help="write a checkpoint as a folder for timm and the hub",
-        description="Write a checkpoint as a folder that timm loads and that can go to the hub as it is.",
-    )
-    parser.add_argument("source", metavar="SOURCE", help="file of torch.save, .safetensors, or .npz of Caffe's blobs")
-    parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write; must not exist, or be empty")
-    parser.add_argument("--model", required=True, metavar="NAME", help="model name, see timm-resattn list")
-    parser.add_argument("--from", dest="kind", default="auto", choices=KINDS, help="what SOURCE holds (default: auto)")
-    parser.add_argument(
-        "--model-kwargs", nargs="*", default=[], type=key_value, metavar="KEY=VALUE", help="model arguments"
-    )
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes, if not those of SOURCE's classifier")
-    parser.add_argument("--label-names", nargs="+", metavar="NAME", help="names of the classes, in order")
-    parser.set_defaults(func=_convert)
-
-
-def key_value(text: str) -> Tuple[str, Any]:
-    """Parse an option's ``KEY=VALUE``: the value as a Python literal if it is one, else as text."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    try:
-        return key, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return key, value
-
-
-def _convert(args: argparse.Namespace) -> int:
-    folder = convert(
-        args.source, args.out_dir, args.model, args.kind, dict(args.model_kwargs), args.num_classes, args.label_names
-    )
-    print(f'{folder}: every tensor compared; timm.create_model("local-dir:{folder}", pretrained=True) loads it')
-    return 0

@@ -9,7 +9,8 @@ A mask has as many channels as its trunk, 64 to 1024, and their mean and maximum
 """
 
 import os
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Sequence, Union
 
@@ -32,12 +33,15 @@ REDUCTIONS = ("mean", "max", "norm", "varied", "varied:<k>", "channel:<k>", "pca
 def capture_masks(model: nn.Module) -> Iterator[Dict[str, torch.Tensor]]:
     """Record the mask M of every `AttentionModule` in each forward pass of the ``with`` block.
 
+    A model that ``torch.compile`` made or changed runs uncompiled within the block (from torch 2.6 on).
+
     Yields:
         The dict that forward passes fill: module name, for example ``"stages.0.blocks.1"``, to the mask
-        ``(B, C, h, w)`` of the last one, detached, in network order. It stays filled behind the block.
+        ``(B, C, h, w)`` of the last one, detached, in network order. It stays filled after the block.
 
     Raises:
         ValueError: The model has no Attention Module with a mask; the message says why.
+        RuntimeError: At the end of the block: no mask was recorded.
     """
     modules = {name: m for name, m in model.named_modules() if isinstance(m, AttentionModule)}
     masked = {name: m.mask for name, m in modules.items() if m.mask is not None}
@@ -57,16 +61,21 @@ def capture_masks(model: nn.Module) -> Iterator[Dict[str, torch.Tensor]]:
         return hook
 
     handles = [mask.register_forward_hook(record(name)) for name, mask in masked.items()]
+    # code that is compiled already knows nothing of these hooks
+    set_stance = getattr(torch.compiler, "set_stance", None)
     try:
-        yield masks
+        with set_stance("force_eager") if set_stance is not None else nullcontext():
+            yield masks
     finally:
         for handle in handles:
             handle.remove()
+    if not masks:
+        raise RuntimeError("No mask was recorded: call this model itself, not compiled, within the block.")
 
 
 def _split_reduction(how: str, channels: int) -> "tuple[str, int]":
     """Name and channel rank or index of a reduction: ``"varied:2"`` -> ``("varied", 1)``."""
-    name, colon, number = how.partition(":")
+    name, colon, number = str(how).partition(":")
     least = {"varied": 1, "channel": 0}.get(name, -1)
     if how in ("mean", "max", "norm", "varied", "pca"):
         return name, 0
@@ -99,10 +108,13 @@ def reduce_mask(mask: torch.Tensor, how: str = "varied") -> torch.Tensor:
     Shape: ``(B, C, h, w) -> (B, h, w)``, for ``"pca"`` ``-> (B, h, w, 3)``, float32.
 
     Raises:
-        ValueError: ``how`` is none of the above, k is no channel of the mask, or its shape is wrong.
+        ValueError: ``how`` is none of the above, k is no channel of the mask, its shape is wrong or its values are
+            not finite.
     """
     if mask.ndim != 4 or mask.numel() == 0:
         raise ValueError(f"mask must be of shape (B, C, h, w), not empty; got {tuple(mask.shape)}.")
+    if not mask.isfinite().all():
+        raise ValueError("mask must be finite; it holds NaN or infinity.")
     name, index = _split_reduction(how, mask.shape[1])
     mask = mask.detach().float()
     if name == "pca":
@@ -167,7 +179,7 @@ def overlay(image: torch.Tensor, heat: torch.Tensor, alpha: float = 0.6, cmap: s
         cmap: Matplotlib's name of the colour map of ``(h, w)`` heat.
 
     Raises:
-        ValueError: A shape, a range or a name is not what it may be.
+        ValueError: A shape or a range is not what it may be.
         ImportError: Matplotlib, which has the colour maps, is missing.
     """
     _check_image(image)
@@ -175,14 +187,11 @@ def overlay(image: torch.Tensor, heat: torch.Tensor, alpha: float = 0.6, cmap: s
         raise ValueError(f"heat must be of shape (h, w) or (h, w, 3); got {tuple(heat.shape)}.")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be at least 0 and at most 1; got {alpha!r}.")
-    colormaps = _matplotlib().colormaps
-    if cmap not in colormaps:
-        raise ValueError(f"cmap must be one of Matplotlib's, {', '.join(sorted(colormaps))}; got {cmap!r}.")
-
+    colormap = _matplotlib().colormaps[cmap]
     planes = heat.detach().float().cpu().reshape(*heat.shape[:2], -1).movedim(2, 0)
     size = (image.shape[1], image.shape[2])
     resized = F.interpolate(planes[None], size=size, mode="bilinear", align_corners=True)[0].clamp(0, 1)
-    color = resized.movedim(0, 2).numpy() if heat.ndim == 3 else colormaps[cmap](resized[0].numpy())[..., :3]
+    color = resized.movedim(0, 2).numpy() if heat.ndim == 3 else colormap(resized[0].numpy())[..., :3]
     picture = image.detach().float().cpu().clamp(0, 1).expand(3, -1, -1).movedim(0, 2).numpy()
     return ((1 - alpha) * picture + alpha * color).astype(np.float32)
 
@@ -219,7 +228,7 @@ def plot_masks(
         ImportError: Matplotlib is missing.
     """
     hows = [how] if isinstance(how, str) else list(how)
-    if images.ndim != 4 or len(images) == 0:
+    if images.ndim != 4 or images.numel() == 0:
         raise ValueError(f"images must be of shape (B, 1 or 3, H, W), not empty; got {tuple(images.shape)}.")
     if not masks or not hows:
         raise ValueError("masks and how must not be empty; a forward pass within capture_masks fills masks.")
@@ -278,7 +287,7 @@ def check_picture_path(path: Union[str, "os.PathLike[str]"]) -> None:
 
 
 def save_figure(figure: "Figure", path: Union[str, "os.PathLike[str]"]) -> None:
-    """Save a figure whole or not at all: it is written beside ``path`` and then renamed.
+    """Save a figure whole or not at all: it is written in a folder beside ``path`` and then moved.
 
     Raises:
         ValueError: The suffix is no picture format, or the folder does not exist.
@@ -286,9 +295,7 @@ def save_figure(figure: "Figure", path: Union[str, "os.PathLike[str]"]) -> None:
     """
     check_picture_path(path)
     path = Path(path)
-    partial_path = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        partial_path = Path(folder, path.name)
         figure.savefig(partial_path, dpi=110)
         partial_path.replace(path)
-    finally:
-        partial_path.unlink(missing_ok=True)

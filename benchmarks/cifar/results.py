@@ -1,0 +1,85 @@
+"""Finished runs as they are recorded: a folder each, and a line in a table of one schedule."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cifar.run import Run
+from benchmarks.common.files import as_text, read_csv, save_atomically, write_csv
+from benchmarks.common.provenance import check_recordable
+
+NETWORK = ("model", "model_kwargs", "dataset", "label_noise", "seed")  # differ within a table; the rest is schedule
+CIFAR_IMAGES = 50_000
+KEY = ("row", "column", "seed")
+OUTCOME = (
+    *("seed", "error", "error_ema", "parameters", "epochs", "training_images", "held_out", "dataset", "label_noise"),
+    *("training_seconds", "images_per_second", "device", "cpu", "threads", "gpu", "torch", "timm", "commit", "command"),
+)
+RECORDED = ("config.json", "result.json", "log.jsonl")
+
+
+def schedule_of(run: Run) -> str:
+    """What all runs of a table have in common, as JSON."""
+    return json.dumps({key: value for key, value in run.as_dict().items() if key not in NETWORK})
+
+
+def complete(schedule: str) -> str:
+    """A schedule written before recipes had all of today's values, with those it lacks at their defaults."""
+    return schedule_of(Run.from_dict({"model": "", **json.loads(schedule)}))
+
+
+def outcome_of(folder: Path, run: Run) -> dict[str, Any]:
+    """What came out of a finished run in ``folder``, and how: the columns `OUTCOME`."""
+    result = json.loads((folder / "result.json").read_text())
+    same = ("error", "error_ema", "parameters", "training_images", "held_out", "training_seconds", "images_per_second")
+    hardware, versions = result["hardware"], result["versions"]
+    return {
+        **{name: result[name] for name in (*same, "device", "commit", "command")},
+        **{name: hardware[name] for name in ("cpu", "threads", "gpu")},
+        **{name: versions[name] for name in ("torch", "timm")},
+        "seed": run.seed, "epochs": run.recipe.epochs, "dataset": run.dataset, "label_noise": run.label_noise,
+    }  # fmt: skip
+
+
+def record_run(run: Path, record: Path) -> None:
+    """Copy a finished run's configuration, result and log to ``record``.
+
+    Raises:
+        ValueError: ``record`` is among this repository's results and the code that trained was of no clean commit.
+    """
+    for session in json.loads((run / "result.json").read_text())["sessions"]:
+        check_recordable(record, session["commit"])
+    for name in RECORDED:
+        save_atomically(record / name, lambda path, name=name: shutil.copyfile(run / name, path))
+
+
+def images_seen(schedule: str) -> int:
+    """Training images that a network of that schedule sees, counted each time."""
+    values = json.loads(schedule)
+    return values["epochs"] * (values["images"] or CIFAR_IMAGES)
+
+
+class Results:
+    """A results file: lines of one schedule, replaced one by one as runs end.
+
+    Raises:
+        ValueError: The file holds other schedules' lines, for which more was trained, and ``replace`` is not set.
+    """
+
+    def __init__(self, path: Path, fields: Sequence[str], schedule: str, replace: bool = False) -> None:
+        self.path, self.fields = path, fields
+        rows = read_csv(path)
+        longer = any(images_seen(row["schedule"]) > images_seen(schedule) for row in rows)
+        if longer and not replace:
+            raise ValueError(
+                f"{path} holds runs of a longer schedule; give --results-dir to write elsewhere, or --replace"
+            )
+        self.rows = [row | {"schedule": schedule} for row in rows if complete(row["schedule"]) == schedule]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Put a line in, in place of an earlier one of the same network and seed, and write the file."""
+        line = {name: as_text(row[name]) for name in self.fields}
+        self.rows = [old for old in self.rows if any(old[key] != line[key] for key in KEY)] + [line]
+        write_csv(self.path, self.fields, self.rows)

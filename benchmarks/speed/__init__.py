@@ -1,0 +1,1 @@
+"""How fast the networks are, and how much memory they take, beside their peers."""

@@ -1,0 +1,247 @@
+"""What `benchmarks.speed` measured, as tables for the pages and as plots."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.files import read_csv, write_figure
+from benchmarks.common.provenance import RESULTS
+from benchmarks.common.tables import markdown_table
+from benchmarks.speed.contenders import PYTORCHCV
+from benchmarks.speed.plans import DEFAULT, PARTS, RETAINED
+from benchmarks.speed.profiles import as_table as profile_table
+
+COMMAND = "python -m benchmarks.speed"
+RECORDS = RESULTS / "speed"
+PROFILE = "profile"
+Row = dict[str, str]
+OURS = ("eager", "folded", "optimized")
+PATH_LABELS = {
+    "convolutions": "convolutions alone (the floor)",
+    "eager": "eager",
+    "folded": "`optimize_for_inference(compile=False)`",
+    "optimized": "`optimize_for_inference()`",
+    "compiled": "`torch.compile`",
+    "aotinductor": "AOTInductor",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "checkpointing": "eager, gradient checkpointing",
+}
+PEERS = ("onnxruntime", "openvino")  # other ways to run the network of ours
+
+
+def is_half(row: Row) -> bool:
+    """Whether the arithmetic is in bfloat16."""
+    return row["dtype"] != "float32"
+
+
+def name_of(row: Row) -> str:
+    """The contender's name."""
+    return "/".join(row[column] for column in ("network", "path", "layout", "dtype"))
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """Our fastest path beside each peer's fastest one, of the same type and under the same allocator, as Markdown."""
+    timed = [row for row in rows if row["status"] == "timed" and row["allocator"] == rows[-1]["allocator"]]
+
+    def best(name: str, half: bool) -> Row | None:
+        found = []
+        for row in timed:
+            port = row["network"].startswith(PYTORCHCV)
+            own = {"ours": not port and row["path"] in OURS, "pytorchcv": port}.get(name, row["path"] == name)
+            if own and is_half(row) == half:
+                found.append(row)
+        return max(found, key=lambda row: float(row["images_per_second"]), default=None)
+
+    body = []
+    for name in ("ours", "pytorchcv", *PEERS):
+        for half in (False, True):
+            ours, theirs = best("ours", half), best(name, half)
+            if ours and theirs:
+                speeds = float(ours["images_per_second"]), float(theirs["images_per_second"])
+                ratio = f"{speeds[0] / speeds[1]:.2f}x" if name != "ours" else ""
+                body.append((label_of(theirs, True), "bf16" if half else "fp32", f"{speeds[1]:.1f}", ratio))
+    return markdown_table(("fastest path", "type", "images/s", "ours against it"), body, text_columns=2) if body else ""
+
+
+def label_of(row: Row, layout: bool = False) -> str:
+    """How a table calls a contender; with its layout where there are several, or by ``layout``."""
+    network = row["network"].replace(PYTORCHCV, "pytorchcv ")
+    told = f", {row['layout']}" if layout or row["path"] in ("eager", "checkpointing") else ""
+    return f"`{network}`, {PATH_LABELS[row['path']]}{told}"
+
+
+def cells_of(row: Row | None, columns: Sequence[str]) -> list[str]:
+    """Cells of a table: the speed in images per second, shares in percent, ratios."""
+    if row is None:
+        return [""] * len(columns)
+    if row["status"] != "timed":
+        return [row["status"], *[""] * (len(columns) - 1)]
+    cells = []
+    for column in columns:
+        value = row[column]
+        if not value:
+            cells.append("")
+        elif column == "floor_share":
+            cells.append(f"{100 * float(value):.0f}%")
+        elif column.startswith("vs_"):
+            cells.append(f"{float(value):.2f}x")
+        else:
+            cells.append(f"{float(value):.1f}")
+    return cells
+
+
+def speed_table(rows: Sequence[Row], columns: Sequence[str], titles: Sequence[str], half_column: bool = True) -> str:
+    """Contenders by rows; the columns once for float32 and once for bfloat16."""
+    kinds = (False, True) if half_column else (False,)
+    head = [f"{kind} {title}" for kind in ("fp32", "bf16")[: len(kinds)] for title in titles]
+    body = []
+    lines_of: dict[str, dict[bool, Row]] = {}
+    for row in rows:
+        lines_of.setdefault(label_of(row), {})[is_half(row)] = row
+    for label, by_kind in lines_of.items():
+        cells = [cell for kind in kinds for cell in cells_of(by_kind.get(kind), columns)]
+        body.append((label, *cells))
+    return markdown_table(("", *head), body)
+
+
+def main_table(rows: Sequence[Row]) -> str:
+    """Every way to run the network, its speed at the best state of the allocator that was measured."""
+    last = rows[-1]["allocator"]
+    default = {name_of(row): row for row in rows if row["allocator"] == DEFAULT}
+    shown = [
+        {**row, "default": default.get(name_of(row), {}).get("images_per_second", "")}
+        for row in rows
+        if row["allocator"] == last
+    ]
+    columns = ("images_per_second", "floor_share", "vs_pytorchcv")
+    titles = ("images/s", "of the floor", "pytorchcv's best")
+    if last != RETAINED:
+        return speed_table(shown, columns, titles)
+    return speed_table(shown, ("default", *columns), ("images/s, default allocator", *titles))
+
+
+def circumstances(folder: Path, command: str) -> str:
+    """Hardware, versions and the command for what was measured in a folder, in a sentence."""
+    record = json.loads((folder / "record.json").read_text())
+    hardware, versions = record["hardware"], record["versions"]
+    cpu = f"{hardware['cpu']}, {hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
+    packages = ("torch", "timm", "pytorchcv", "openvino", "onnxruntime")
+    names = ", ".join(f"{name} {versions[name]}" for name in packages if name in versions)
+    return f"{hardware['gpu'] or cpu}; {names}; `{command}`."
+
+
+def not_measured(rows: Sequence[Row]) -> str:
+    """What was skipped, failed or was wrong, with the reason."""
+    lines = [f"* `{name_of(row)}` {row['status']}: {row['reason']}" for row in rows if row["status"] != "timed"]
+    return "\n".join(dict.fromkeys(lines)) + "\n" if lines else ""
+
+
+def cuda_option(folder: Path) -> list[str]:
+    """The option that measures on a GPU, if the folder's results are of one."""
+    return ["--device", "cuda"] if folder.name.endswith("_cuda") else []
+
+
+def profile_markdown(folder: Path) -> str:
+    """Heading, table and circumstances of a profile."""
+    rows = read_csv(folder / "results.csv")
+    command = " ".join([COMMAND, *cuda_option(folder), "--profile", *dict.fromkeys(row["contender"] for row in rows)])
+    return f"**Where the time goes.** {circumstances(folder, command)}\n\n{profile_table(rows)}"
+
+
+def part_markdown(folder: Path, part: str) -> str:
+    """Heading, table, plot and circumstances of a part, whose results are in ``folder``."""
+    rows = read_csv(folder / "results.csv")
+    last = [row for row in rows if row["allocator"] == rows[-1]["allocator"]]
+    batch, side = rows[0]["batch_size"], rows[0]["img_size"]
+    if part == "main":
+        title, table = f"Inference, batch {batch}, {side}x{side}", f"{headline(rows)}\n{main_table(rows)}"
+    elif part == "train":
+        columns, titles = ("images_per_second", "vs_pytorchcv"), ("images/s", "pytorchcv's best")
+        title, table = f"A training step, batch {batch}, {side}x{side}", speed_table(last, columns, titles)
+    elif part == "alternatives":
+        title = f"Other networks, batch {batch}, {side}x{side}"
+        table = speed_table(last, ("images_per_second", "ms_per_gmac"), ("images/s", "ms per GMAC"))
+    else:
+        title, table = f"Time per multiply-accumulate by {part}", ""
+    command = " ".join([COMMAND, *([] if part == "main" else ["--part", part]), *cuda_option(folder)])
+    pieces = [f"**{title}.** {circumstances(folder, command)}\n", table, not_measured(rows)]
+    if part in ("batch", "size", "depth"):
+        pieces.append(f"![{title}](benchmarks/results/speed/{folder.name}/plot.png)\n")
+    return "\n".join(piece for piece in pieces if piece)
+
+
+def as_markdown(records: Path) -> str:
+    """All parts that there are."""
+    blocks = []
+    for suffix in ("", "_cuda"):
+        folders = {part: records / f"{part}{suffix}" for part in (*PARTS, PROFILE)}
+        blocks += [
+            profile_markdown(folder) if part == PROFILE else part_markdown(folder, part)
+            for part, folder in folders.items()
+            if (folder / "results.csv").is_file()
+        ]
+    return "\n".join(blocks)
+
+
+def block() -> str:
+    """This repository's results."""
+    return as_markdown(RECORDS)
+
+
+def _bars(axes: Any, rows: Sequence[Row]) -> None:
+    """Images per second, float32 and bfloat16 side by side."""
+    last = [row for row in rows if row["allocator"] == rows[-1]["allocator"] and row["status"] == "timed"]
+    labels = list(dict.fromkeys(label_of(row).replace("`", "") for row in last))
+    for half, color, offset in ((False, "tab:gray", -0.2), (True, "tab:red", 0.2)):
+        chosen = [row for row in last if is_half(row) == half]
+        places = [labels.index(label_of(row).replace("`", "")) + offset for row in chosen]
+        speeds = [float(row["images_per_second"]) for row in chosen]
+        bars = axes.barh(places, speeds, height=0.4, color=color, label="bf16" if half else "fp32")
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel="images per second")
+    axes.margins(x=0.1)
+
+
+def _lines(axes: Any, rows: Sequence[Row], part: str) -> None:
+    """Time per multiply-accumulate as batch, input or depth grow."""
+    timed = [row for row in rows if row["status"] == "timed"]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in timed:
+        label = label_of(row).replace("`", "") + (", bf16" if is_half(row) else "")
+        if part == "depth":
+            label = label.partition(", ")[2]
+            x = float(row["network"].removeprefix("resattn"))
+        else:
+            x = float(row["batch_size" if part == "batch" else "img_size"])
+        curves.setdefault(label, []).append((x, float(row["ms_per_gmac"])))
+    for label, points in curves.items():
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+    axes.set_xscale("log", base=2)
+    ticks = sorted({x for points in curves.values() for x, _ in points})
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel={"batch": "batch size", "size": "input side", "depth": "depth"}[part], ylabel="ms per GMAC")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=7)
+
+
+def plot(part: str, rows: Sequence[Row], path: Path) -> None:
+    """Draw a part's rows, as they stand in its file."""
+    from matplotlib.figure import Figure
+
+    bars = part in ("main", "train", "alternatives")
+    contenders = len({label_of(row) for row in rows})
+    figure = Figure(figsize=(8, 1 + 0.35 * contenders) if bars else (6.5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    if bars:
+        _bars(axes, rows)
+        axes.legend()
+    else:
+        _lines(axes, rows, part)
+    axes.set_title(f"{COMMAND.removeprefix('python -m ')} --part {part}", fontsize=9)
+    axes.grid(alpha=0.3)
+    write_figure(path, figure)

@@ -1,0 +1,100 @@
+"""What the benchmarks share: files that are whole or not there, tables, blocks of pages, records of clean commits."""
+
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.common import pages, provenance
+from benchmarks.common.files import save_atomically
+from benchmarks.common.tables import markdown_table
+
+
+def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
+    path = tmp_path / "new" / "x.txt"
+    save_atomically(path, lambda partial: partial.write_text("old"))
+
+    def fail(partial):
+        partial.write_text("half")
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        save_atomically(path, fail)
+    assert path.read_text() == "old" and [file.name for file in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_two_processes_have_temporaries_of_their_own(tmp_path):
+    names = []
+    save_atomically(tmp_path / "x", lambda partial: (names.append(partial.name), partial.touch()))
+    code = "from pathlib import Path; from benchmarks.common.files import save_atomically\n"
+    code += "save_atomically(Path('x'), lambda partial: (print(partial.name), partial.touch()))"
+    environment = {"PYTHONPATH": str(provenance.ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() != names[0]
+
+
+def test_markdown_table():
+    text = markdown_table(("a", "b", "c"), [("x", "y", "1")], text_columns=2)
+    assert text == "| a | b | c |\n| --- | --- | ---: |\n| x | y | 1 |\n"
+
+
+def test_a_block_is_replaced_where_it_is():
+    text = "before\n<!-- make x -->\nold\n<!-- /make x -->\nafter\n"
+    new = "[a](benchmarks/results)\n"
+    assert pages.with_block(text, "make x", new) == text.replace("old\n", new)
+    assert "[a](../../benchmarks/results)" in pages.with_block(text, "make x", new, depth=2)
+    assert pages.with_block(text, "make y", new) == text
+    with pytest.raises(ValueError, match="must be followed by"):
+        pages.with_block("<!-- make x -->\n", "make x", new)
+
+
+BLOCKS = [
+    (page, module)
+    for page in pages.pages()
+    for module in re.findall(r"<!-- python -m (benchmarks[\w.]+) -->", page.read_text())
+]
+
+
+@pytest.mark.parametrize(("page", "module"), BLOCKS, ids=[f"{page.name}-{module}" for page, module in BLOCKS])
+def test_the_blocks_of_the_pages_are_in_step(page, module):
+    found = importlib.import_module(module)
+    if not hasattr(found, "block"):
+        found = importlib.import_module(f"{module}.__main__")
+    text, depth = page.read_text(), len(page.relative_to(provenance.ROOT).parts) - 1
+    command = f"python -m {module}"
+    assert pages.with_block(text, command, found.block(), depth) == text, f"run {command}"
+
+
+@pytest.mark.parametrize("revision", ["abc+changes", "unknown: no git repository"])
+def test_only_a_clean_commit_is_recorded(tmp_path, monkeypatch, revision):
+    record = provenance.RESULTS / "speed"
+    provenance.check_recordable(record, "abc")
+    provenance.check_recordable(tmp_path, revision)  # elsewhere, anything goes
+    with pytest.raises(ValueError, match=f"of a clean commit only, not of {re.escape(revision)}; commit first"):
+        provenance.check_recordable(record, revision)
+    monkeypatch.setattr(provenance, "commit", lambda: revision)
+    with pytest.raises(ValueError, match="commit first"):
+        provenance.check_recordable(record)
+
+
+def test_changes_of_code_are_seen_and_of_results_are_not(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+
+    for folder in ("timm_resattn", "benchmarks/cifar/recipes", "benchmarks/results"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x").touch()
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "x")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    clean = provenance.commit()
+    assert re.fullmatch("[0-9a-f]{40}", clean)
+    (tmp_path / "benchmarks/results/x").write_text("more")
+    assert provenance.commit() == clean
+    (tmp_path / "benchmarks/cifar/recipes/new").touch()
+    assert provenance.commit() == f"{clean}+changes"

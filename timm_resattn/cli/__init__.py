@@ -1,0 +1,52 @@
+"""The command line: ``timm-resattn``, or ``python -m timm_resattn``.
+
+A command is a file with one function that adds its parser to the subcommands and sets ``func``, which takes the
+parsed arguments and returns the exit code. ImportError, OSError, RuntimeError and ValueError from it become one
+sentence on stderr and exit code 2. ``run`` alone is different: what follows it belongs to the script.
+"""
+
+import argparse
+import os
+import sys
+from typing import Optional, Sequence
+
+import timm
+import torch
+
+from .. import __version__
+from . import convert, demo, list, masks, run
+
+__all__ = ["main"]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run a command and return its exit code: 0, or 2 for a wrong use.
+
+    Args:
+        argv: The arguments, by default the process's.
+    """
+    argv = [*(sys.argv[1:] if argv is None else argv)]
+    # argparse would take options such as --help, and one "--", out of the script's arguments
+    masks_only = argv[:3] == ["run", "--train-only", "masks"]
+    script = argv[3 if masks_only else 1 :]
+    if argv[:1] == ["run"] and script and not script[0].startswith("-"):
+        return run.run_script(script[0], script[1:], masks_only)
+
+    parser = argparse.ArgumentParser(prog="timm-resattn", description="Residual Attention Networks for timm.")
+    versions = f"%(prog)s {__version__} (timm {timm.__version__}, torch {torch.__version__})"
+    parser.add_argument("--version", action="version", version=versions)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for command in (list, run, masks, convert, demo):
+        command.add_command(commands)
+    args = parser.parse_args(argv)
+    try:
+        code: int = args.func(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader has seen enough; what Python would still flush goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"timm-resattn {args.command}: {reason}", file=sys.stderr)
+        return 2

@@ -1,0 +1,48 @@
+"""Reading pictures of any kind as what a person sees: 8-bit RGB, the right way up."""
+
+import warnings
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from PIL import Image, ImageOps
+
+__all__ = ["read_picture"]
+
+
+def read_picture(path: Union[str, Path]) -> Image.Image:
+    """A picture as RGB.
+
+    Turned as its EXIF orientation says; of an animation the first frame; transparent parts on white; greys of more
+    than eight bits brought to eight: 16 bits by their full range, other numbers, unless between 0 and 1, from their
+    least to their greatest.
+
+    Raises:
+        ValueError: There is no such file, it is no picture, or it has more pixels than Pillow takes to be sane
+            (``2 * Image.MAX_IMAGE_PIXELS``, about 179 million); one sentence.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is {'no file' if path.exists() else 'not there'}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half as many pixels: large, not insane
+            with Image.open(path) as file:
+                picture = ImageOps.exif_transpose(file)
+                if picture.has_transparency_data:
+                    white = Image.new("RGBA", picture.size, "white")
+                    picture = Image.alpha_composite(white, picture.convert("RGBA"))
+                elif picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
+                    picture = Image.fromarray(_to_eight_bits(np.asarray(picture), picture.mode))
+                return picture.convert("RGB")
+    except Exception as error:  # of any kind: it is any content
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ValueError(f"{path} cannot be read as a picture ({reason}).") from error
+
+
+def _to_eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = values.min(), values.max()
+    if low >= 0 and (high <= 1 if mode == "F" else high <= 65535):
+        low, high = 0.0, 1.0 if mode == "F" else 65535.0
+    return np.rint((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
