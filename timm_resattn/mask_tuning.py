@@ -1,6 +1,6 @@
 """Masks as an adapter: the trunk stays as it is and the masks learn on top of it.
 
-A transplanted trunk (`timm_resattn.transplant`) computes its donor's function, its masks fresh. In three lines:
+A transplanted trunk (`timm_resattn.transplant_trunk`) computes its donor's function, its masks fresh. In three lines:
 
     model = train_masks_only(timm.create_model("resattn50", pretrained=True, num_classes=10))
     ...  # train: masks, final norm and head learn

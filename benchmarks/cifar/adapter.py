@@ -1,6 +1,6 @@
 """Masks as an adapter: what do masks on a trained trunk learn? CIFAR-10, against training the trunk on.
 
-    python -m benchmarks.adapter --data-dir DIR [--images N] [--donor-epochs E] [--epochs E] [--seeds S ...]
+    python -m benchmarks.cifar.adapter --data-dir DIR [--images N] [--donor-epochs E] [--epochs E] [--seeds S ...]
 
 For each seed a plain pre-activation residual network (three units a stage) is trained as the donor. `resattn56_cifar`
 with p = 0 has that trunk, unit by unit: the donor's is transplanted into it and it is trained with its masks and head
@@ -11,7 +11,7 @@ time; time is that of the process on the processor, which other processes distur
 The schedule is the same throughout (Nesterov SGD, weight decay 5e-4, half an epoch of warm-up, cosine to zero, crop and
 flip, label smoothing 0.1, bfloat16). The donor and the fresh masks learn at ``--lr``, what was trained before at
 ``--fine-tune-lr``. Each finished run is kept in ``--work-dir`` and not repeated. Writes
-benchmarks/results/adapter.json; errors are those of the last update, on the test images.
+benchmarks/results/cifar/adapter.json; errors are those of the last update, on the test images.
 """
 
 import argparse
@@ -26,11 +26,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from timm.scheduler import create_scheduler_v2
 
-from benchmarks.cifar_data import load_cifar, normalize, random_crop_flip
-from benchmarks.cifar_trainer import error_percent
-from benchmarks.provenance import ROOT, provenance, write_json
+from benchmarks.cifar.data import load_cifar, normalize, random_crop_flip
+from benchmarks.cifar.trainer import error_percent
+from benchmarks.common.files import write_json
+from benchmarks.common.provenance import RESULTS, ROOT, provenance
+from timm_resattn import transplant_trunk
 from timm_resattn.mask_tuning import train_masks_only
-from timm_resattn.transplant import transplant_trunk
 
 MODEL = "resattn56_cifar"
 MEMBER_ARGS = dict(depths=(1, 1, 1), closing_units=(0, 0, 0), pre_units=0)
@@ -150,12 +151,13 @@ def main() -> None:
         parser.error(str(error))
     data["train"] = tuple(tensor[: args.images] for tensor in data["train"])
     args.work_dir.mkdir(parents=True, exist_ok=True)
+    command = " ".join(["python -m benchmarks.cifar.adapter", *sys.argv[1:]]).replace(str(args.data_dir), "DIR")
     origin = provenance()  # of the code that runs, before it can change
     found = {str(seed): Runs(seed, data, args).all() for seed in args.seeds}
     write_json(
-        ROOT / "benchmarks" / "results" / "adapter.json",
+        RESULTS / "cifar" / "adapter.json",
         {
-            "command": " ".join(["python -m benchmarks.adapter", *sys.argv[1:]]).replace(str(args.data_dir), "DIR"),
+            "command": command,
             **origin,
             "dataset": f"CIFAR-10, first {len(data['train'][1])} training images, {len(data['test'][1])} test images",
             "schedule": {
