@@ -116,11 +116,8 @@ def main() -> None:
             torch.manual_seed(0)
             model = tiny(**OPTIONS[kind]).train()
             model.set_grad_checkpointing(checkpointing)
-            try:
-                globals()[scenario](model, _batches(dist.get_world_size()), rank)
-            except BaseException as error:
-                error.add_note(f"kind={kind}, checkpointing={checkpointing}, rank={rank}")
-                raise
+            print(f"{scenario}: {kind=}, {checkpointing=}, {rank=}", file=sys.stderr)
+            globals()[scenario](model, _batches(dist.get_world_size()), rank)
     dist.destroy_process_group()
 
 
