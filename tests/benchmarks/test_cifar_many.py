@@ -66,7 +66,7 @@ def test_a_failure_stops_what_waits(work):
     assert done == []
 
 
-def test_nothing_starts_behind_the_deadline(work):
+def test_nothing_starts_after_the_deadline(work):
     done = []
     assert many.train_all(work, command_of_fake(), 2, time.monotonic() - 1, done.append) == 0
     assert done == []
