@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
+from PIL import Image
 
 import timm_resattn  # noqa: F401  registers the models
-from timm_resattn import model_card
-from timm_resattn.model_card import pretrained_card
+from timm_resattn.convert import convert
 
 ROOT = Path(__file__).resolve().parent.parent / "hf_configs"
 NAMES = timm.list_models(module="resattn", pretrained=True)
@@ -17,6 +18,8 @@ TIMM_VERSION = tuple(int(part) for part in timm.__version__.split(".")[:3])
 
 if not ROOT.is_dir():
     pytest.skip("hf_configs/ is part of the repository only", allow_module_level=True)
+
+cards = pytest.importorskip("benchmarks.release.cards")
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +97,39 @@ def test_cards_say_what_the_weights_are(name):
 def test_card_of_weights_that_ship(monkeypatch, tmp_path):
     """There are none yet: a made-up entry."""
     entry = dict(accuracy=95.1, dataset="CIFAR-10", command="make x", commit="abc", schedule="9 epochs", seed=3)
-    monkeypatch.setattr(model_card, "read_manifest", lambda: {"x.safetensors": entry})
+    monkeypatch.setattr(cards, "read_manifest", lambda: {"x.safetensors": entry})
     overlay = dict(file=str(tmp_path / "x.safetensors"), tag="made_up")
-    card = pretrained_card(timm.create_model("resattn56_cifar", device="meta", pretrained_cfg_overlay=overlay))
+    card = cards.pretrained_card(timm.create_model("resattn56_cifar", device="meta", pretrained_cfg_overlay=overlay))
     assert "# resattn56_cifar.made_up\n" in card
     assert "95.1% top-1 on the 10,000 test images of CIFAR-10" in card
     assert "`make x` at commit abc: 9 epochs, seed 3" in card
     assert "\ndatasets:\n- cifar10\n" in card
     assert "untrained" not in card
     assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_builds_the_same_network(name):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.from_pretrained(ROOT / name)
+    with torch.device("meta"):
+        model = transformers.AutoModelForImageClassification.from_config(config)
+    wanted = timm.create_model(f"local-dir:{ROOT / name}", device="meta").state_dict()
+    found = model.timm_model.state_dict()
+    assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in wanted.items()}
+    assert config.num_labels == timm.get_pretrained_cfg(name).num_classes
+
+
+def test_transformers_loads_a_converted_folder(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    source = timm.create_model("resattn56_cifar", num_classes=3).eval()
+    torch.save(source.state_dict(), tmp_path / "source.pth")
+    folder = convert(tmp_path / "source.pth", tmp_path / "out", "resattn56_cifar", label_names=("a", "b", "c"))
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder)
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model(x).logits, source(x))
+        assert torch.equal(timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(x), source(x))
+    classify = transformers.pipeline("image-classification", model=str(folder))
+    assert {answer["label"] for answer in classify(Image.new("RGB", (40, 40)))} == {"a", "b", "c"}

@@ -33,6 +33,13 @@ OURS = {
     "resattn200": 90_950_824,
     "resattn236": 103_778_984,
     "resattn452": 167_663_784,
+    "resattn50": 36_842_664,
+    "resattn101": 60_170_408,
+    "resattn50_postact": 36_844_584,
+    "resattn101_postact": 60_170_280,
+    "resattnext50_32x4d": 36_372_264,
+    "resattnext101_32x4d": 59_873_064,
+    "resattnext101_32x8d": 114_348_840,
     "resattn_inception56": 32_410_000,
     "resattn56_dskip": 31_810_728,
     "resattn92_dskip": 52_466_344,
@@ -111,6 +118,12 @@ def test_bare_cifar_trunk_is_resnet_164():
         ("resattn56_cifar", 56),
         ("resattn236_cifar", 236),
         ("resattnext92_32x4d", 92),
+        ("resattn50", 50),
+        ("resattn101", 101),
+        ("resattn50_postact", 50),
+        ("resattn101_postact", 101),
+        ("resattnext50_32x4d", 50),
+        ("resattnext101_32x8d", 101),
     ],
 )
 def test_name_is_the_trunks_depth(name, depth):
@@ -122,7 +135,8 @@ def test_name_is_the_trunks_depth(name, depth):
 @pytest.mark.parametrize("name", timm.list_models(module="resattn"))
 def test_config_is_json(name):
     cfg = timm.models.get_pretrained_cfg(name)
-    assert cfg.input_size[1] == cfg.input_size[2] == {"cifar": 32, "inception56": 299}.get(name.split("_")[-1], 224)
+    others = {"cifar": 32, "inception56": 299, "32x8d": 176}  # torchvision trained the last one's default weights so
+    assert cfg.input_size[1] == cfg.input_size[2] == others.get(name.split("_")[-1], 224)
     json.dumps(cfg.to_dict())
 
 
@@ -242,7 +256,9 @@ def test_least_size_of_every_option_is_exact(mask_type, stem_type, pool_mode):
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
-@pytest.mark.parametrize("name", ["resattn56", "resattnext56_32x4d", "resattn_inception56"])
+@pytest.mark.parametrize(
+    "name", ["resattn50", "resattn50_postact", "resattn56", "resattnext56_32x4d", "resattn_inception56"]
+)
 def test_output_stride(name, output_stride):
     model = timm.create_model(name, output_stride=output_stride, device="meta").eval()
     assert model.feature_info[-1]["reduction"] == output_stride
@@ -265,14 +281,31 @@ def test_dilation_replaces_stride():
     assert relative_error(actual[..., ::4, ::4], expected) < 1e-5
 
 
-def test_drop_path_rises_linearly():
-    rates = [
-        m.drop_prob
-        for name, m in tiny(drop_path_rate=0.3, depths=(2, 2)).named_modules()
-        if type(m).__name__ == "DropPath" and "mask" not in name and ".trunk.1" not in name and ".pre" not in name
-    ]
-    assert rates == sorted(rates)
-    assert rates[-1] == pytest.approx(0.3)
+def _drop_path_rates(model):
+    """By place, in the order in which the units run; mask and trunk side by side."""
+    named = [(name, m.drop_prob) for name, m in model.named_modules() if type(m).__name__.startswith("DropPath")]
+    return dict(named)
+
+
+def test_drop_path_rises_by_residual_unit():
+    rates = _drop_path_rates(tiny(drop_path_rate=0.3, depths=(2, 2)))
+    trunk = [rate for name, rate in rates.items() if ".mask." not in name]
+    steps = 0.3 / len(trunk) * np.arange(1, len(trunk) + 1)  # the first unit's, 0, has no layer
+    assert trunk == pytest.approx(list(steps))
+    masks = {name: rate for name, rate in rates.items() if ".mask." in name}
+    assert masks
+    for name, rate in masks.items():  # their units that of the trunk's last
+        assert rate == rates[f"{name.partition('.mask.')[0]}.trunk.1.drop_path"]
+
+
+@pytest.mark.parametrize(
+    ("name", "donor"), [("resattn50", "resnetv2_50"), ("resattn101", "resnetv2_101"), ("resattn50_postact", "resnet50")]
+)
+def test_drop_path_rates_are_the_donors(name, donor):
+    model, like = (timm.create_model(n, drop_path_rate=0.1, device=d) for n, d in ((name, "meta"), (donor, None)))
+    trunk = [rate for place, rate in _drop_path_rates(model).items() if ".mask." not in place]
+    wanted = [rate for rate in _drop_path_rates(like).values() if rate > 0]
+    assert trunk == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("unit_type", UNITS)

@@ -54,7 +54,9 @@ def test_feature_extractors_agree(unit_args, out_indices):
         assert backbone.feature_info.reduction() == [[1, 1, 2][i] for i in indices]
 
 
-@pytest.mark.parametrize("name", ["resattn56", "resattnext56_32x4d", "resattn_inception56", "resattn92_dskip"])
+@pytest.mark.parametrize(
+    "name", ["resattn50", "resattn101_postact", "resattn56", "resattnext56_32x4d", "resattn92_dskip"]
+)
 def test_backbone_reductions(name):
     backbone = timm.create_model(name, features_only=True, device="meta")
     assert backbone.feature_info.reduction() == [2, 4, 8, 16, 32]
@@ -158,8 +160,9 @@ def test_layer_decay_groups_follow_the_depth():
         scales[f"stages.{s}.blocks.{b}.{u}conv1.weight"] for s, b, u in ((0, 0, ""), (0, 1, "pre.0."), (3, 2, ""))
     ]
     assert scales["stem.conv.weight"] < blocks[0] < blocks[1] < blocks[2] < 1.0
-    mask = [s for n, s in scales.items() if n.startswith("stages.2.blocks.3.")]
-    assert len(set(mask)) == 1  # a module is one layer, its mask included
+    module = {n: s for n, s in scales.items() if n.startswith("stages.2.blocks.3.")}
+    assert len({s for n, s in module.items() if ".mask." not in n}) == 1  # a module's trunk is one layer
+    assert {s for n, s in scales.items() if ".mask." in n} == {1.0}  # masks may be fresh, as the head
     decayed = {names[id(p)] for group in groups if group["weight_decay"] > 0 for p in group["params"]}
     assert decayed == {n for n, p in model.named_parameters() if p.ndim > 1}
 

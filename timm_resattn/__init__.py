@@ -10,6 +10,7 @@ Where what is:
 
 * `resattn`: the names, their weights and entry points; `network`: the class `ResAttn`, built from `stages`,
   `attention` (`AttentionModule`), `mask` and `units`;
+* `mask_tuning`: `train_masks_only` on a trunk that stays, `train_all`;
 * `visualize`: `capture_masks`, `reduce_mask`, `plot_masks`;
 * `checkpoints`: weights from elsewhere, `transplant_trunk`, `deepen`, `from_caffe`, `from_pytorchcv`;
 * `optimize`: `optimize_for_inference`, `retain_freed_memory`;
@@ -19,6 +20,7 @@ Where what is:
 from . import resattn  # registers the networks
 from .attention import AttentionModule
 from .checkpoints import deepen, from_caffe, from_pytorchcv, transplant_trunk
+from .mask_tuning import train_all, train_masks_only
 from .network import ResAttn
 from .optimize import optimize_for_inference, retain_freed_memory
 from .visualize import capture_masks, plot_masks, reduce_mask
@@ -36,6 +38,8 @@ __all__ = [
     "reduce_mask",
     "resattn",
     "retain_freed_memory",
+    "train_all",
+    "train_masks_only",
     "transplant_trunk",
 ]
 __version__ = "0.1.0"

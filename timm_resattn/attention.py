@@ -4,7 +4,8 @@ Section 3 of the paper: ``H = (1 + M(x)) * F(x)`` (attention residual learning, 
 (naive attention learning, Eq. 1).
 """
 
-from typing import Callable, Optional
+from functools import partial
+from typing import Callable, Optional, Sequence
 
 import torch
 from torch import nn
@@ -24,11 +25,14 @@ class AttentionModule(nn.Module):
 
     Args:
         chs: Channels C.
-        unit: Makes one residual unit that keeps the shape; also takes ``mid_chs``, ``groups`` and ``device``.
+        unit: Makes one residual unit that keeps the shape; also takes ``drop_path_rate``, ``mid_chs``, ``groups`` and
+            ``device``.
         mask: Makes the mask, as ``mask(chs, unit)``, see `SoftMask` and `LocalConvMask`; or None.
         pre_units: Units before the split, and as many after the product (the paper's p).
         trunk_units: Units of the trunk (t).
         attn_residual: Attention residual learning (`True`) or naive attention learning.
+        drop_path_rates: Stochastic depth of each unit, in the order in which they run; the mask's units take that of
+            the last one of the trunk. None: 0.
     """
 
     def __init__(
@@ -39,14 +43,21 @@ class AttentionModule(nn.Module):
         pre_units: int = 1,
         trunk_units: int = 2,
         attn_residual: bool = True,
+        drop_path_rates: Optional[Sequence[float]] = None,
     ) -> None:
         super().__init__()
         self.attn_residual = attn_residual
         self.grad_checkpointing = False  # read by its parts
-        self.pre = CheckpointSequential(*[unit() for _ in range(pre_units)])
-        self.trunk = CheckpointSequential(*[unit() for _ in range(trunk_units)])
-        self.mask = mask(chs, unit) if mask is not None else None
-        self.post = CheckpointSequential(*[unit() for _ in range(pre_units)])
+        rates = drop_path_rates or [0.0] * (2 * pre_units + trunk_units)
+        split = pre_units + trunk_units
+
+        def units(rates: Sequence[float]) -> CheckpointSequential:
+            return CheckpointSequential(*[unit(drop_path_rate=rate) for rate in rates])
+
+        self.pre = units(rates[:pre_units])
+        self.trunk = units(rates[pre_units:split])
+        self.mask = mask(chs, partial(unit, drop_path_rate=max(rates[:split], default=0.0))) if mask else None
+        self.post = units(rates[split:])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.pre(x)

@@ -126,7 +126,8 @@ class ResAttn(nn.Module):
             global_pool: Pooling before the classifier, timm's name of it; ``""`` (no pooling) needs ``num_classes=0``.
             output_stride: Total stride, 8, 16 or 32: stages beyond it keep their map size and dilate by 2, 4.
             drop_rate: Dropout before the classifier.
-            drop_path_rate: Stochastic depth: the rate of the last block's residual branches, rising linearly from 0.
+            drop_path_rate: Stochastic depth: the rate of the last unit's residual branch, rising linearly from 0 over
+                the units of the trunk; a mask's units have that of the last trunk unit beside them.
             norm_layer: Norm layer, or timm's name of one.
             act_layer: Activation layer, or timm's name of one.
             zero_init_last: Let each residual unit start as its shortcut.
@@ -176,8 +177,9 @@ class ResAttn(nn.Module):
         strides, dilations = plan_strides(len(depths), reduction, output_stride)
         pooled = [pools if m > 0 and mask_type == "encoder_decoder" else 0 for m, pools in zip(depths, mask_pools)]
         self.min_input_size = min_input_size(stem_type, strides, pooled, pool_mode)
-        num_blocks = [1 + m + closing for m, closing in zip(depths, closing_units)]
-        drop_path_rates: Any = calculate_drop_path_rates(drop_path_rate, num_blocks, stagewise=True)
+        module_units = 2 * pre_units + trunk_units
+        num_units = [1 + m * module_units + closing for m, closing in zip(depths, closing_units)]
+        drop_path_rates: Any = calculate_drop_path_rates(drop_path_rate, num_units, stagewise=True)
         mask_args: Dict[str, Any] = dict(
             tail=partial(MaskTail, attn_act=attn_act, preact=preact, **layers),
             mask_units=mask_units,
@@ -211,6 +213,7 @@ class ResAttn(nn.Module):
                     trunk_units=trunk_units,
                     attn_residual=attn_residual,
                 ),
+                module_units=module_units,
             )
             self.stages.append(stage)
             prev_chs = chs
@@ -231,10 +234,19 @@ class ResAttn(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
-        """Layer groups for layer decay and freezing: stages if ``coarse``, else residual units and modules."""
+        """Layer groups for layer decay and freezing: stages if ``coarse``, else residual units and modules.
+
+        Masks are in the last group, with the final norm and the head: where a trunk is transplanted they are as fresh
+        as the head, and layer decay leaves both their learning rate.
+        """
+        last = (99999,)
         return dict(
             stem=r"^stem",
-            blocks=r"^stages\.(\d+)" if coarse else [(r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^norm", (99999,))],
+            blocks=[
+                (r"^stages\.\d+\.blocks\.\d+\.mask\.", last),
+                (r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^norm", last),
+            ],
         )
 
     @torch.jit.ignore

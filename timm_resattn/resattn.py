@@ -90,6 +90,25 @@ default_cfgs = generate_default_cfgs(
         ),
         "resattnext92_32x4d.gluon_in1k": _donor_cfg("resnext50_32x4d.gluon_in1k", "79.35% at 224"),
         "resattnext92_32x4d.tv_in1k": _donor_cfg("resnext50_32x4d.tv_in1k", "77.63% at 224"),
+        # ours: of each name the first tag is the best freely licensed one; those with fb_ are CC-BY-NC-4.0
+        "resattn50.a1h_in1k": _donor_cfg("resnetv2_50.a1h_in1k", "80.41% at 224, 81.41% at 288"),
+        "resattn101.a1h_in1k": _donor_cfg("resnetv2_101.a1h_in1k", "82.04% at 224, 83.00% at 288"),
+        "resattn50_postact.a1_in1k": _donor_cfg("resnet50.a1_in1k", "80.38% at 224, 81.24% at 288"),
+        "resattn50_postact.tv2_in1k": _donor_cfg("resnet50.tv2_in1k", "79.43% at 176, 80.85% at 224"),
+        "resattn50_postact.fb_swsl_ig1b_ft_in1k": _donor_cfg("resnet50.fb_swsl_ig1b_ft_in1k", "81.15% at 224"),
+        "resattn101_postact.a1h_in1k": _donor_cfg("resnet101.a1h_in1k", "81.95% at 224, 82.80% at 288"),
+        "resattn101_postact.tv2_in1k": _donor_cfg("resnet101.tv2_in1k", "79.91% at 176, 81.91% at 224"),
+        "resattnext50_32x4d.a1h_in1k": _donor_cfg("resnext50_32x4d.a1h_in1k", "81.14% at 224, 82.02% at 288"),
+        "resattnext50_32x4d.tv2_in1k": _donor_cfg("resnext50_32x4d.tv2_in1k", "79.38% at 176, 81.19% at 224"),
+        "resattnext50_32x4d.fb_swsl_ig1b_ft_in1k": _donor_cfg("resnext50_32x4d.fb_swsl_ig1b_ft_in1k", "82.16% at 224"),
+        "resattnext101_32x4d.gluon_in1k": _donor_cfg("resnext101_32x4d.gluon_in1k", "80.34% at 224"),
+        "resattnext101_32x4d.fb_swsl_ig1b_ft_in1k": _donor_cfg(
+            "resnext101_32x4d.fb_swsl_ig1b_ft_in1k", "83.27% at 224"
+        ),
+        "resattnext101_32x8d.tv2_in1k": _donor_cfg("resnext101_32x8d.tv2_in1k", "81.99% at 176, 82.83% at 224"),
+        "resattnext101_32x8d.fb_swsl_ig1b_ft_in1k": _donor_cfg(
+            "resnext101_32x8d.fb_swsl_ig1b_ft_in1k", "84.28% at 224"
+        ),
         "resattn_inception56": _cfg(input_size=(3, 299, 299), pool_size=(10, 10)),
         "resattn56_dskip.phamquiluan_in1k": _cfg(
             url="https://github.com/phamquiluan/ResidualAttentionNetwork/releases/download/v0.1.0/resattnet56.pth",
@@ -125,6 +144,13 @@ def _create_resattn(variant: str, pretrained: bool = False, **kwargs: Any) -> Re
 
 
 _NEXT_ARGS = dict(unit_type="postact", groups=32, bottle_ratio=0.5)
+# Ours, not the paper's: a ResNet's own units, some of them in modules, so that its weights fill the trunk unit by unit.
+# The modules follow the unit that begins a stage. A mask ends on a 7x7 map at 224, as the paper's do: one pooling at
+# 14x14, after which it sees 267 pixels, more than the image. A second would cost 3.3M parameters a module and need
+# images of 33 pixels. A mask at 7x7 costs 17M parameters and has little to pool: no module there. Three modules in a
+# stage of 23 units are as many as Attention-92 has; each costs 4.3M parameters and 0.52 GMACs.
+_MEMBER50_ARGS = dict(depths=(1, 1, 2, 0), closing_units=(0, 1, 1, 2), pre_units=0)
+_MEMBER101_ARGS = dict(depths=(1, 1, 3, 0), closing_units=(0, 1, 16, 2), pre_units=0)
 _CIFAR_ARGS = dict(widths=(64, 128, 256), closing_units=(1, 1, 1), mask_pools=(3, 2, 1), stem_type="cifar", stem_chs=16)
 
 
@@ -189,6 +215,61 @@ def resattnext92_32x4d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """AttentionNeXt-92, the authors' definition: 52.1M parameters, 10.7 GMACs."""
     model_args = dict(depths=(1, 2, 3, 0), **_NEXT_ARGS)
     return _create_resattn("resattnext92_32x4d", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def resattn50(pretrained: bool = False, **kwargs: Any) -> ResAttn:
+    """ResNetV2-50 with masks, unit by unit; ours, not the paper's: 36.8M parameters, 6.4 GMACs."""
+    model_args = dict(**_MEMBER50_ARGS)
+    return _create_resattn("resattn50", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def resattn101(pretrained: bool = False, **kwargs: Any) -> ResAttn:
+    """ResNetV2-101 with masks, unit by unit; ours, not the paper's: 60.2M parameters, 10.6 GMACs."""
+    model_args = dict(**_MEMBER101_ARGS)
+    return _create_resattn("resattn101", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def resattn50_postact(pretrained: bool = False, **kwargs: Any) -> ResAttn:
+    """ResNet-50 (timm's, torchvision's) with masks, unit by unit; ours, not the paper's: 36.8M parameters, 6.4 GMACs.
+
+    ``_postact`` is its ``unit_type``: the names without a suffix are pre-activated.
+    """
+    model_args = dict(unit_type="postact", **_MEMBER50_ARGS)
+    return _create_resattn("resattn50_postact", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def resattn101_postact(pretrained: bool = False, **kwargs: Any) -> ResAttn:
+    """ResNet-101 with masks, unit by unit; ours, not the paper's: 60.2M parameters, 10.6 GMACs.
+
+    For its name see `resattn50_postact`.
+    """
+    model_args = dict(unit_type="postact", **_MEMBER101_ARGS)
+    return _create_resattn("resattn101_postact", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def resattnext50_32x4d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
+    """ResNeXt-50 32x4d with masks, unit by unit; ours, not the paper's: 36.4M parameters, 6.5 GMACs."""
+    model_args = dict(**_MEMBER50_ARGS, **_NEXT_ARGS)
+    return _create_resattn("resattnext50_32x4d", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def resattnext101_32x4d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
+    """ResNeXt-101 32x4d with masks, unit by unit; ours, not the paper's: 59.9M parameters, 10.8 GMACs."""
+    model_args = dict(**_MEMBER101_ARGS, **_NEXT_ARGS)
+    return _create_resattn("resattnext101_32x4d", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def resattnext101_32x8d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
+    """ResNeXt-101 32x8d with masks, unit by unit; ours, not the paper's: 114.3M parameters, 20.0 GMACs."""
+    model_args = dict(**_MEMBER101_ARGS, **dict(_NEXT_ARGS, bottle_ratio=1.0))
+    return _create_resattn("resattnext101_32x8d", pretrained, **dict(model_args, **kwargs))
 
 
 @register_model

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Any, Callable, List, Sequence, Tuple
 
 import torch
@@ -30,9 +30,10 @@ class ResAttnStage(nn.Module):
         depth: Attention Modules.
         stride: Stride of the first unit.
         dilations: Dilation of the first unit, that of the map which it reads, and of what follows.
-        drop_path_rates: Stochastic depth of each block; their number is that of the blocks.
+        drop_path_rates: Stochastic depth of each residual unit, those of the modules' trunks among them.
         unit: Makes a residual unit from input and output channels, stride, dilation and drop path rate.
-        module: Makes an Attention Module from its channels and a unit, see `AttentionModule`.
+        module: Makes an Attention Module from its channels, a unit and its drop path rates, see `AttentionModule`.
+        module_units: Units of a module, masks' not counted.
     """
 
     def __init__(
@@ -45,15 +46,18 @@ class ResAttnStage(nn.Module):
         drop_path_rates: Sequence[float],
         unit: Callable[..., nn.Module],
         module: Callable[..., nn.Module] = AttentionModule,
+        module_units: int = 4,
     ) -> None:
         super().__init__()
-        first, *others = drop_path_rates
+        rates = iter(drop_path_rates)
         self.blocks = CheckpointSequential(
-            unit(in_chs, out_chs, stride=stride, dilation=dilations[0], drop_path_rate=first)
+            unit(in_chs, out_chs, stride=stride, dilation=dilations[0], drop_path_rate=next(rates))
         )
-        for i, rate in enumerate(others):
-            keep = partial(unit, out_chs, out_chs, dilation=dilations[1], drop_path_rate=rate)
-            self.blocks.append(module(out_chs, keep) if i < depth else keep())
+        keep = partial(unit, out_chs, out_chs, dilation=dilations[1])
+        for _ in range(depth):
+            self.blocks.append(module(out_chs, keep, drop_path_rates=list(islice(rates, module_units))))
+        for rate in rates:
+            self.blocks.append(keep(drop_path_rate=rate))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.blocks(x)

@@ -27,8 +27,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """
     argv = [*(sys.argv[1:] if argv is None else argv)]
     # argparse would take options such as --help, and one "--", out of the script's arguments
-    if argv[:1] == ["run"] and len(argv) > 1 and not argv[1].startswith("-"):
-        return run.run_script(argv[1], argv[2:])
+    masks_only = argv[:3] == ["run", "--train-only", "masks"]
+    script = argv[3 if masks_only else 1 :]
+    if argv[:1] == ["run"] and script and not script[0].startswith("-"):
+        return run.run_script(script[0], script[1:], masks_only)
 
     parser = argparse.ArgumentParser(prog="timm-resattn", description="Residual Attention Networks for timm.")
     versions = f"%(prog)s {__version__} (timm {timm.__version__}, torch {torch.__version__})"

@@ -20,6 +20,12 @@ def _list(args: argparse.Namespace) -> int:
     for name in timm.list_models(module="resattn"):
         parameters = sum(p.numel() for p in timm.create_model(name, device="meta").parameters())
         input_size = "x".join(map(str, timm.get_pretrained_cfg_value(name, "input_size") or ()))
-        tags = [n.partition(".")[2] for n in with_weights if n.partition(".")[0] == name]
+        tags = [_tag(n) for n in with_weights if n.partition(".")[0] == name]
         print(f"{name:<20} {parameters:>12,}  {input_size:<11}  {', '.join(tags) or '-'}")
     return 0
+
+
+def _tag(pretrained_name: str) -> str:
+    """The tag, with the licence where that forbids commercial use."""
+    licence = str(timm.get_pretrained_cfg_value(pretrained_name, "license"))
+    return pretrained_name.partition(".")[2] + (f" ({licence})" if "-nc-" in licence else "")

@@ -1,0 +1,102 @@
+import pytest
+import timm
+import torch
+
+from timm_resattn.cli import main
+
+TINY_KWARGS = ["depths=(1,1)", "widths=(16,32)", "closing_units=(0,1)", "mask_pools=(2,1)"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Arguments that load a tiny network, and an image."""
+    from PIL import Image
+
+    kwargs = dict(depths=(1, 1), widths=(16, 32), closing_units=(0, 1), mask_pools=(2, 1))
+    model = timm.create_model("resattn56_cifar", **kwargs)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.pth")
+    Image.radial_gradient("L").save(tmp_path / "image.png")
+    paths = {name: str(tmp_path / name) for name in ("image.png", "weights.pth", "masks.png")}
+    options = ["--model", "resattn56_cifar", "--checkpoint", paths["weights.pth"], "--out", paths["masks.png"]]
+    return [paths["image.png"], *options, "--model-kwargs", *TINY_KWARGS]
+
+
+def test_masks_of_a_transplanted_trunk_are_refused(checkpoint, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    weights = torch.load(tmp_path / "weights.pth", weights_only=True)["state_dict"]
+    for name in weights:
+        if name.endswith("mask.tail.conv2.weight"):
+            weights[name].zero_()
+    torch.save(weights, tmp_path / "weights.pth")
+    assert main(["masks", *checkpoint]) == 2
+    assert "untrained masks" in capsys.readouterr().err
+    assert not (tmp_path / "masks.png").exists()
+
+
+def test_masks_draws_over_images(checkpoint, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    assert main(["masks", *checkpoint]) == 0
+    assert "masks of 2 Attention Modules over 1 images" in capsys.readouterr().out
+    with Image.open(tmp_path / "masks.png") as picture:
+        one_reduction = picture.width
+    assert main(["masks", *checkpoint, "--img-size", "40", "--reduce", "pca", "--reduce", "channel:15"]) == 0
+    with Image.open(tmp_path / "masks.png") as picture:
+        assert picture.width > 1.4 * one_reduction
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--model", "resattn57"], "Unknown model (resattn57); timm-resattn list prints the names"),
+        (["--model", "resnet18"], "could not create resnet18"),
+        (["--checkpoint", ""], "masks of random weights mean nothing"),
+        (["--checkpoint", "no_such_file.pth"], "no_such_file.pth is not there"),
+        (["--checkpoint", __file__], "is no file of torch.save"),
+        (["--num-classes", "7"], "size mismatch for head.fc.weight"),
+        (["--model-kwargs", *TINY_KWARGS, "mask_type=none"], "weights.pth: The checkpoint does not fit the model"),
+        (["--img-size", "1"], "at least"),
+        (["--reduce", "median"], "how must be one of 'mean'"),
+        (["--reduce", "channel:16", "--reduce", "mean"], "k of channel:<k> must be 0 to 15"),
+        (["--out", "no_such_folder/masks.png"], "does not exist"),
+        (["--out", "masks.xyz"], "suffix must be one of"),
+        (["--img-size", "-3"], ""),
+        (["no_such_image.png"], "no_such_image.png is not there"),
+        ([__file__], "cannot identify image file"),
+    ],
+)
+def test_masks_reports_one_sentence_and_writes_nothing(extra, message, checkpoint, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    argv = ["masks", *checkpoint, *extra] if extra[0].startswith("--") else ["masks", *extra, *checkpoint]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("timm-resattn masks: ")
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_masks_refuses_model_kwargs_without_a_value(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["masks", "image.png", "--model", "resattn56_cifar", "--model-kwargs", "depths"])
+    assert "'depths' is not KEY=VALUE" in capsys.readouterr().err
+
+
+def test_masks_refuses_damaged_weights(checkpoint, tmp_path, capsys):
+    weights = torch.load(tmp_path / "weights.pth", weights_only=True)["state_dict"]
+    weights["norm.bias"][3] = torch.nan
+    torch.save(weights, tmp_path / "weights.pth")
+    assert main(["masks", *checkpoint]) == 2
+    assert "norm.bias is not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda tensors: {"net": tensors}, lambda tensors: {f"model.{k}": t for k, t in tensors.items()}]
+)
+def test_masks_reads_what_the_other_entrances_read(checkpoint, tmp_path, wrap):
+    pytest.importorskip("matplotlib")
+    weights = torch.load(tmp_path / "weights.pth", weights_only=True)["state_dict"]
+    torch.save(wrap(weights), tmp_path / "weights.pth")
+    assert main(["masks", *checkpoint]) == 0
