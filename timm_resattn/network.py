@@ -239,18 +239,12 @@ class ResAttn(nn.Module):
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         """Layer groups for layer decay and freezing: stages if ``coarse``, else residual units and modules.
 
-        Masks are in the last group, with the final norm and the head: where a trunk is transplanted they are as fresh
-        as the head, and layer decay leaves both their learning rate.
+        Masks are in the last group, with the head: where a trunk is transplanted they are as fresh as the head, and
+        layer decay leaves both their learning rate.
         """
-        last = (99999,)
-        return dict(
-            stem=r"^stem",
-            blocks=[
-                (r"^stages\.\d+\.blocks\.\d+\.mask\.", last),
-                (r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)", None),
-                (r"^norm", last),
-            ],
-        )
+        block = r"^stages\.(\d+)\.blocks\.\d+" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)"
+        not_mask = r"\.(?!mask\.)"  # what nothing matches is in the last group
+        return dict(stem=r"^stem", blocks=[(block + not_mask, None), (r"^norm", (99999,))])
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
