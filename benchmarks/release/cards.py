@@ -18,6 +18,12 @@ CITATIONS = {
   doi = {10.5281/zenodo.4414861},
   howpublished = {\\url{https://github.com/huggingface/pytorch-image-models}}
 }""",
+    "resnet": """@inproceedings{he2016deep,
+  title = {Deep Residual Learning for Image Recognition},
+  author = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year = {2016}
+}""",
     "resnetv2": """@inproceedings{he2016identity,
   title = {Identity Mappings in Deep Residual Networks},
   author = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
