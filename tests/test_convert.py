@@ -75,8 +75,7 @@ def test_command_and_config(tmp_path, capsys, source):
     assert not {"tag", "license", "description", "origin_url", "file"} & written["pretrained_cfg"].keys()
     assert str(tmp_path) not in json.dumps(written)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: timm\n")
-    assert "# out\n" in card
+    assert card.startswith("---\n") and "\nlibrary_name: timm\nlicense: unknown\n---\n# Model card for out\n" in card
     assert "source.pth" in card
 
 

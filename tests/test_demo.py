@@ -8,6 +8,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("tqdm")
 
 from timm_resattn import demo
+from timm_resattn.cli import main
 from timm_resattn.demo import load_digits, run_demo
 
 
@@ -33,20 +34,6 @@ def test_training_lowers_the_loss_and_writes_a_picture(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_threads_are_the_fastest_and_restored(monkeypatch):
-    used = []
-    seconds = {1: 0.1, 4: 0.9, 3: 0.01}
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(torch, "set_num_threads", used.append)
-    monkeypatch.setattr(demo, "predict", lambda *args: None)
-    clock = iter(range(100))
-    monkeypatch.setattr(demo.time, "perf_counter", lambda: next(clock) * seconds[used[-1]])
-    for threads, best in ((4, 1), (3, 3)):
-        with demo._best_threads(torch.nn.Linear(1, 1), torch.rand(1, 1)):
-            assert used[-1] == best
-        assert used[-1] == threads
-
-
 @pytest.mark.slow
 def test_the_default_reads_more_than_95_percent(tmp_path):
     result = run_demo(path=tmp_path / "demo.png")
@@ -69,8 +56,8 @@ def test_bad_arguments_are_refused_before_training(arguments, message, monkeypat
 
 
 @pytest.mark.parametrize("module", ["matplotlib", "sklearn", "tqdm"])
-def test_a_missing_extra_is_named(module, monkeypatch, tmp_path):
+def test_a_missing_extra_is_named(module, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r'pip install "timm-resattn\[demo\]"'):
-        run_demo(epochs=1, path=tmp_path / "demo.png")
+    assert main(["demo", "--epochs", "1", "--out", str(tmp_path / "demo.png")]) == 2
+    assert 'pip install "timm-resattn[demo]"' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

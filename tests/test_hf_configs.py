@@ -1,6 +1,5 @@
 """hf_configs/ is in step with the code, and what it says of the weights is true of them."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -20,18 +19,11 @@ if not ROOT.is_dir():
     pytest.skip("hf_configs/ is part of the repository only", allow_module_level=True)
 
 cards = pytest.importorskip("benchmarks.release.cards")
-
-
-@pytest.fixture(scope="module")
-def generator():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+generator = pytest.importorskip("benchmarks.release.hub")
 
 
 @pytest.mark.skipif(TIMM_VERSION < (1, 0, 31), reason="this timm writes config.json in an older form")
-def test_in_step(generator, tmp_path):
+def test_in_step(tmp_path):
     assert generator.out_of_step(ROOT, tmp_path) == []
 
 
@@ -39,7 +31,7 @@ def test_one_folder_a_pretrained_name():
     assert sorted(path.parent.name for path in ROOT.glob("*/config.json")) == sorted(NAMES)
 
 
-def test_differences_are_seen(generator, tmp_path, monkeypatch):
+def test_differences_are_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(generator.timm, "list_models", lambda **kwargs: NAMES[:1])
     folder, scratch = tmp_path / "folder", tmp_path / "scratch"
     folder.mkdir()

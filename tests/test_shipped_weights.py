@@ -50,24 +50,33 @@ def faces():
 
 
 def fine_tuned_accuracy(name, pretrained, seed):
+    """Of a fresh classifier on a frozen network, after 40 steps of AdamW at 1e-3."""
     images, labels, test_images, test_labels = faces()
     torch.manual_seed(seed)
-    model = timm.create_model(name, pretrained=pretrained, num_classes=2).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(12):
-        F.cross_entropy(model(images), labels).backward()
+    model = timm.create_model(name, pretrained=pretrained, num_classes=2)
+    if not pretrained:  # its norms have seen no image yet
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+        with torch.no_grad():
+            model(images)
+    with torch.no_grad():
+        features, test_features = (
+            model.forward_head(model.eval().forward_features(x), pre_logits=True) for x in (images, test_images)
+        )
+    classifier = model.get_classifier()
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3)
+    for _ in range(40):
+        F.cross_entropy(classifier(features), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
-    with torch.inference_mode():
-        return (model.eval()(test_images).argmax(1) == test_labels).float().mean().item()
+    return (classifier(test_features).argmax(1) == test_labels).float().mean().item()
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", ["resattn56_cifar", "resattn92_cifar"])
-def test_fine_tuning_beats_training_from_scratch(name):
-    accuracies = {
-        pretrained: sum(fine_tuned_accuracy(name, pretrained, seed) for seed in range(3)) / 3
-        for pretrained in (True, False)
-    }
-    assert accuracies[True] > 0.9
-    assert accuracies[True] > accuracies[False] + 0.05
+def test_a_fresh_classifier_learns_faster_than_from_scratch(name, seed):
+    """With the pooled features as training left them, of size 0.18 and 0.14, it reached 54% and 73%."""
+    pretrained, scratch = (fine_tuned_accuracy(name, pretrained, seed) for pretrained in (True, False))
+    assert pretrained > 0.9
+    assert pretrained > scratch + 0.2

@@ -6,9 +6,8 @@ nothing is downloaded.
 
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, List, Optional, Tuple, Union
 
 import timm
 import torch
@@ -56,7 +55,7 @@ def run_demo(
 
     Raises:
         ValueError: ``epochs`` is less than 1, or ``path`` or ``device`` can't be used.
-        ImportError: An extra is missing: ``pip install "timm-resattn[demo]"``.
+        ImportError: A package of the extra ``demo`` is missing.
     """
     start = time.perf_counter()
     if epochs < 1:
@@ -73,9 +72,8 @@ def run_demo(
     images, labels, held_out_images, held_out_labels = load_digits()
     random_seed(seed)
     model = timm.create_model("resattn56_cifar", in_chans=1, device=device).to(memory_format=torch.channels_last)
-    with _best_threads(model, images[:BATCH_SIZE]):
-        losses = train(model, images, labels, epochs)
-        predictions = predict(model, held_out_images)
+    losses = train(model, images, labels, epochs)
+    predictions = predict(model, held_out_images)
     accuracy = (predictions == held_out_labels).double().mean().item()
     save_figure(draw(model, held_out_images, held_out_labels, predictions), path)
     return DemoResult(accuracy, len(held_out_labels), losses, time.perf_counter() - start)
@@ -88,10 +86,8 @@ def load_digits() -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tenso
 
     Shape: images ``(B, 1, 32, 32)`` in [0, 1], labels ``(B,)``.
     """
-    try:
-        from sklearn import datasets, model_selection
-    except ImportError as error:
-        raise ImportError('The demo needs scikit-learn: pip install "timm-resattn[demo]"') from error
+    from sklearn import datasets, model_selection
+
     digits = datasets.load_digits()
     images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
     images = F.pad(F.interpolate(images, scale_factor=3, mode="bilinear"), [4] * 4)
@@ -107,10 +103,8 @@ def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: 
 
     Shape: images ``(B, C, H, W)``, labels ``(B,)``.
     """
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError('The demo needs tqdm: pip install "timm-resattn[demo]"') from error
+    from tqdm import tqdm
+
     steps = len(labels) // BATCH_SIZE
     optimizer = create_optimizer_v2(model, opt="adamw", lr=3e-3, weight_decay=0.05)
     scheduler, _ = create_scheduler_v2(
@@ -184,26 +178,6 @@ def draw(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, predictio
     return figure
 
 
-@contextmanager
-def _best_threads(model: nn.Module, images: torch.Tensor) -> Iterator[None]:
-    """Compute on one thread if several are slower: where other programs use the cores, they wait for each other."""
-
-    def seconds(threads: int) -> float:
-        torch.set_num_threads(threads)
-        predict(model, images)  # warm-up
-        start = time.perf_counter()
-        predict(model, images)
-        return time.perf_counter() - start
-
-    threads = torch.get_num_threads()
-    if threads > 1 and next(model.parameters()).device.type == "cpu":
-        torch.set_num_threads(min((1, threads), key=seconds))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _random_shift(images: torch.Tensor) -> torch.Tensor:
     """Shift all images by the same random number of pixels, at most ``MAX_SHIFT`` each way."""
     left, top = torch.randint(2 * MAX_SHIFT + 1, (2,)).tolist()
@@ -217,10 +191,9 @@ def _to_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def _autocast(device: torch.device) -> Any:
     """Autocast to bfloat16 where the processor computes in it."""
-    pays = False
-    if device.type == "cuda":
-        pays = torch.cuda.is_bf16_supported()
-    elif device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # newer than our oldest torch
-        capabilities = torch.cpu.get_capabilities()
-        pays = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=pays)
+    if device.type == "cpu":
+        capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()  # newer than our oldest torch
+        pays = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    else:
+        pays = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=bool(pays))

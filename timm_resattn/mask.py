@@ -144,8 +144,6 @@ class MaskTail(nn.Module):
         preact: Whether the trunk is pre-activated.
         act_layer: Activation between the layers, called without arguments.
         norm_layer: Norm, called as ``norm_layer(chs)``.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
     """
 
     def __init__(

@@ -42,8 +42,11 @@ torch.fx.wrap("check_size")  # of this file's calls, as in mask.py
 
 
 def _group_norm(chs: int, **kwargs: Any) -> nn.Module:
-    """timm's GroupNorm of 32 groups, or in narrow layers of as many of them as divide the channels."""
-    return GroupNorm(chs, num_groups=gcd(chs, 32), **kwargs)
+    """timm's GroupNorm of 32 groups, or in narrow layers of as many as divide the channels, two or more each."""
+    groups = gcd(chs, 32)
+    if groups == chs > 1:  # a channel alone on a map of one pixel can't be normalised
+        groups //= 2
+    return GroupNorm(chs, num_groups=groups, **kwargs)
 
 
 def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -236,18 +239,12 @@ class ResAttn(nn.Module):
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         """Layer groups for layer decay and freezing: stages if ``coarse``, else residual units and modules.
 
-        Masks are in the last group, with the final norm and the head: where a trunk is transplanted they are as fresh
-        as the head, and layer decay leaves both their learning rate.
+        Masks are in the last group, with the head: where a trunk is transplanted they are as fresh as the head, and
+        layer decay leaves both their learning rate.
         """
-        last = (99999,)
-        return dict(
-            stem=r"^stem",
-            blocks=[
-                (r"^stages\.\d+\.blocks\.\d+\.mask\.", last),
-                (r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)", None),
-                (r"^norm", last),
-            ],
-        )
+        block = r"^stages\.(\d+)\.blocks\.\d+" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)"
+        not_mask = r"\.(?!mask\.)"  # what nothing matches is in the last group
+        return dict(stem=r"^stem", blocks=[(block + not_mask, None), (r"^norm", (99999,))])
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -359,13 +356,13 @@ class ResAttn(nn.Module):
         return self.forward_head(x)
 
 
-def _init_weights(module: nn.Module, name: str = "", zero_init_last: bool = False) -> None:
+def _init_weights(module: Any, name: str = "", zero_init_last: bool = False) -> None:
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, mean=0.0, std=0.01)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
-        module.reset_parameters()  # for a model built on the meta device
     elif zero_init_last and isinstance(module, (InceptionUnit, PostActUnit, PreActUnit)):
         module.zero_init_last()
+    elif hasattr(module, "reset_parameters"):  # norms, for a model built on the meta device
+        module.reset_parameters()

@@ -132,7 +132,8 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create_resattn(variant: str, pretrained: bool = False, **kwargs: Any) -> ResAttn:
+def _create_resattn(variant: str, pretrained: bool, model_args: Dict[str, Any], kwargs: Dict[str, Any]) -> ResAttn:
+    kwargs = dict(model_args, **kwargs)
     return build_model_with_cfg(
         ResAttn,
         variant,
@@ -157,78 +158,69 @@ _CIFAR_ARGS = dict(widths=(64, 128, 256), closing_units=(1, 1, 1), mask_pools=(3
 @register_model
 def resattn56(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-56, the authors' definition: 31.8M parameters, 6.3 GMACs."""
-    model_args = dict(depths=(1, 1, 1, 0))
-    return _create_resattn("resattn56", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn56", pretrained, dict(depths=(1, 1, 1, 0)), kwargs)
 
 
 @register_model
 def resattn92(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-92, the authors' definition: 52.5M parameters, 10.5 GMACs."""
-    model_args = dict(depths=(1, 2, 3, 0))
-    return _create_resattn("resattn92", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn92", pretrained, dict(depths=(1, 2, 3, 0)), kwargs)
 
 
 @register_model
 def resattn128(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-128 at ImageNet size."""
-    model_args = dict(depths=(2, 3, 4, 0))
-    return _create_resattn("resattn128", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn128", pretrained, dict(depths=(2, 3, 4, 0)), kwargs)
 
 
 @register_model
 def resattn164(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-164 at ImageNet size."""
-    model_args = dict(depths=(3, 4, 5, 0))
-    return _create_resattn("resattn164", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn164", pretrained, dict(depths=(3, 4, 5, 0)), kwargs)
 
 
 @register_model
 def resattn200(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-200 at ImageNet size."""
-    model_args = dict(depths=(4, 5, 6, 0))
-    return _create_resattn("resattn200", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn200", pretrained, dict(depths=(4, 5, 6, 0)), kwargs)
 
 
 @register_model
 def resattn236(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-236 at ImageNet size."""
-    model_args = dict(depths=(5, 6, 7, 0))
-    return _create_resattn("resattn236", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn236", pretrained, dict(depths=(5, 6, 7, 0)), kwargs)
 
 
 @register_model
 def resattn452(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-452 (p=2, t=4, r=3) at ImageNet size."""
-    model_args = dict(depths=(5, 6, 7, 0), pre_units=2, trunk_units=4, mask_units=3)
-    return _create_resattn("resattn452", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn(
+        "resattn452", pretrained, dict(depths=(5, 6, 7, 0), pre_units=2, trunk_units=4, mask_units=3), kwargs
+    )
 
 
 @register_model
 def resattnext56_32x4d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """AttentionNeXt-56, the authors' definition: 31.3M parameters, 6.4 GMACs."""
-    model_args = dict(depths=(1, 1, 1, 0), **_NEXT_ARGS)
-    return _create_resattn("resattnext56_32x4d", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattnext56_32x4d", pretrained, dict(depths=(1, 1, 1, 0), **_NEXT_ARGS), kwargs)
 
 
 @register_model
 def resattnext92_32x4d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """AttentionNeXt-92, the authors' definition: 52.1M parameters, 10.7 GMACs."""
-    model_args = dict(depths=(1, 2, 3, 0), **_NEXT_ARGS)
-    return _create_resattn("resattnext92_32x4d", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattnext92_32x4d", pretrained, dict(depths=(1, 2, 3, 0), **_NEXT_ARGS), kwargs)
 
 
 @register_model
 def resattn50(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """ResNetV2-50 with masks, unit by unit; ours, not the paper's: 36.8M parameters, 6.4 GMACs."""
-    model_args = dict(**_MEMBER50_ARGS)
-    return _create_resattn("resattn50", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn50", pretrained, _MEMBER50_ARGS, kwargs)
 
 
 @register_model
 def resattn101(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """ResNetV2-101 with masks, unit by unit; ours, not the paper's: 60.2M parameters, 10.6 GMACs."""
-    model_args = dict(**_MEMBER101_ARGS)
-    return _create_resattn("resattn101", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn101", pretrained, _MEMBER101_ARGS, kwargs)
 
 
 @register_model
@@ -237,8 +229,7 @@ def resattn50_postact(pretrained: bool = False, **kwargs: Any) -> ResAttn:
 
     ``_postact`` is its ``unit_type``: the names without a suffix are pre-activated.
     """
-    model_args = dict(unit_type="postact", **_MEMBER50_ARGS)
-    return _create_resattn("resattn50_postact", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn50_postact", pretrained, dict(unit_type="postact", **_MEMBER50_ARGS), kwargs)
 
 
 @register_model
@@ -247,89 +238,88 @@ def resattn101_postact(pretrained: bool = False, **kwargs: Any) -> ResAttn:
 
     For its name see `resattn50_postact`.
     """
-    model_args = dict(unit_type="postact", **_MEMBER101_ARGS)
-    return _create_resattn("resattn101_postact", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn101_postact", pretrained, dict(unit_type="postact", **_MEMBER101_ARGS), kwargs)
 
 
 @register_model
 def resattnext50_32x4d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """ResNeXt-50 32x4d with masks, unit by unit; ours, not the paper's: 36.4M parameters, 6.5 GMACs."""
-    model_args = dict(**_MEMBER50_ARGS, **_NEXT_ARGS)
-    return _create_resattn("resattnext50_32x4d", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattnext50_32x4d", pretrained, dict(**_MEMBER50_ARGS, **_NEXT_ARGS), kwargs)
 
 
 @register_model
 def resattnext101_32x4d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """ResNeXt-101 32x4d with masks, unit by unit; ours, not the paper's: 59.9M parameters, 10.8 GMACs."""
-    model_args = dict(**_MEMBER101_ARGS, **_NEXT_ARGS)
-    return _create_resattn("resattnext101_32x4d", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattnext101_32x4d", pretrained, dict(**_MEMBER101_ARGS, **_NEXT_ARGS), kwargs)
 
 
 @register_model
 def resattnext101_32x8d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """ResNeXt-101 32x8d with masks, unit by unit; ours, not the paper's: 114.3M parameters, 20.0 GMACs."""
-    model_args = dict(**_MEMBER101_ARGS, **dict(_NEXT_ARGS, bottle_ratio=1.0))
-    return _create_resattn("resattnext101_32x8d", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn(
+        "resattnext101_32x8d", pretrained, dict(**_MEMBER101_ARGS, **dict(_NEXT_ARGS, bottle_ratio=1.0)), kwargs
+    )
 
 
 @register_model
 def resattn_inception56(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """AttentionInception-56: a reading of it, the authors published none; see `InceptionUnit`."""
-    model_args = dict(depths=(1, 1, 1, 0), unit_type="inception", bottle_ratio=0.09375)
-    return _create_resattn("resattn_inception56", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn(
+        "resattn_inception56",
+        pretrained,
+        dict(depths=(1, 1, 1, 0), unit_type="inception", bottle_ratio=0.09375),
+        kwargs,
+    )
 
 
 @register_model
 def resattn56_dskip(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-56 in pytorchcv's topology (double skip, trunk added to the mask)."""
-    model_args = dict(depths=(1, 1, 1, 0), double_skip=True)
-    return _create_resattn("resattn56_dskip", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn56_dskip", pretrained, dict(depths=(1, 1, 1, 0), double_skip=True), kwargs)
 
 
 @register_model
 def resattn92_dskip(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-92 in pytorchcv's topology (double skip, trunk added to the mask)."""
-    model_args = dict(depths=(1, 2, 3, 0), double_skip=True)
-    return _create_resattn("resattn92_dskip", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn92_dskip", pretrained, dict(depths=(1, 2, 3, 0), double_skip=True), kwargs)
 
 
 @register_model
 def resattn56_cifar(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-56 for 32x32 images."""
-    model_args = dict(depths=(1, 1, 1), **_CIFAR_ARGS)
-    return _create_resattn("resattn56_cifar", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn56_cifar", pretrained, dict(depths=(1, 1, 1), **_CIFAR_ARGS), kwargs)
 
 
 @register_model
 def resattn92_cifar(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-92 for 32x32 images: 1.9M parameters."""
-    model_args = dict(depths=(2, 2, 2), **_CIFAR_ARGS)
-    return _create_resattn("resattn92_cifar", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn92_cifar", pretrained, dict(depths=(2, 2, 2), **_CIFAR_ARGS), kwargs)
 
 
 @register_model
 def resattn128_cifar(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-128 for 32x32 images."""
-    model_args = dict(depths=(3, 3, 3), **_CIFAR_ARGS)
-    return _create_resattn("resattn128_cifar", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn128_cifar", pretrained, dict(depths=(3, 3, 3), **_CIFAR_ARGS), kwargs)
 
 
 @register_model
 def resattn164_cifar(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-164 for 32x32 images."""
-    model_args = dict(depths=(4, 4, 4), **_CIFAR_ARGS)
-    return _create_resattn("resattn164_cifar", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn164_cifar", pretrained, dict(depths=(4, 4, 4), **_CIFAR_ARGS), kwargs)
 
 
 @register_model
 def resattn236_cifar(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-236 for 32x32 images: 5.1M parameters."""
-    model_args = dict(depths=(6, 6, 6), **_CIFAR_ARGS)
-    return _create_resattn("resattn236_cifar", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn("resattn236_cifar", pretrained, dict(depths=(6, 6, 6), **_CIFAR_ARGS), kwargs)
 
 
 @register_model
 def resattn452_cifar(pretrained: bool = False, **kwargs: Any) -> ResAttn:
     """Attention-452 (p=2, t=4, r=3) for 32x32 images."""
-    model_args = dict(depths=(6, 6, 6), pre_units=2, trunk_units=4, mask_units=3, **_CIFAR_ARGS)
-    return _create_resattn("resattn452_cifar", pretrained, **dict(model_args, **kwargs))
+    return _create_resattn(
+        "resattn452_cifar",
+        pretrained,
+        dict(depths=(6, 6, 6), pre_units=2, trunk_units=4, mask_units=3, **_CIFAR_ARGS),
+        kwargs,
+    )

@@ -57,8 +57,6 @@ class PreActUnit(nn.Module):
         drop_path_rate: Probability that a sample drops the residual branch in training.
         act_layer: Activation, called without arguments.
         norm_layer: Norm, called as ``norm_layer(chs)``.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
     """
 
     preact = True

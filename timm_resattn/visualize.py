@@ -46,12 +46,10 @@ def capture_masks(model: nn.Module) -> Iterator[Dict[str, torch.Tensor]]:
     modules = {name: m for name, m in model.named_modules() if isinstance(m, AttentionModule)}
     masked = {name: m.mask for name, m in modules.items() if m.mask is not None}
     if not masked:
-        if modules:
-            reason = "it was built with mask_type='none'; 'encoder_decoder' and 'local_conv' have masks"
-        else:
-            reason = "it has no AttentionModule, as the networks of this package have unless scripted or traced"
-        raise ValueError(f"No masks to capture in this {type(model).__name__}: {reason}.")
-
+        raise ValueError(
+            f"No masks to capture: this {type(model).__name__} has no AttentionModule with a mask, as the networks of "
+            "this package have unless they are scripted, traced or built with mask_type='none'."
+        )
     masks: Dict[str, torch.Tensor] = {}
 
     def record(name: str) -> Any:
@@ -149,11 +147,9 @@ def _principal_colors(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _matplotlib() -> Any:
-    try:
-        import matplotlib.backends.backend_agg
-        import matplotlib.figure
-    except ImportError as error:
-        raise ImportError('Drawing needs matplotlib: pip install "timm-resattn[demo]"') from error
+    import matplotlib.backends.backend_agg  # of the extra demo
+    import matplotlib.figure
+
     return matplotlib
 
 
@@ -179,14 +175,9 @@ def overlay(image: torch.Tensor, heat: torch.Tensor, alpha: float = 0.6, cmap: s
         cmap: Matplotlib's name of the colour map of ``(h, w)`` heat.
 
     Raises:
-        ValueError: A shape or a range is not what it may be.
-        ImportError: Matplotlib, which has the colour maps, is missing.
+        ValueError: The image's shape or range is not what it may be.
     """
     _check_image(image)
-    if heat.ndim not in (2, 3) or (heat.ndim == 3 and heat.shape[2] != 3):
-        raise ValueError(f"heat must be of shape (h, w) or (h, w, 3); got {tuple(heat.shape)}.")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be at least 0 and at most 1; got {alpha!r}.")
     colormap = _matplotlib().colormaps[cmap]
     planes = heat.detach().float().cpu().reshape(*heat.shape[:2], -1).movedim(2, 0)
     size = (image.shape[1], image.shape[2])
@@ -225,7 +216,6 @@ def plot_masks(
 
     Raises:
         ValueError: An argument is not what it may be.
-        ImportError: Matplotlib is missing.
     """
     hows = [how] if isinstance(how, str) else list(how)
     if images.ndim != 4 or images.numel() == 0:
@@ -235,8 +225,6 @@ def plot_masks(
     for name, mask in masks.items():
         if len(mask) != len(images):
             raise ValueError(f"{name} must have a mask for each of the {len(images)} images; got {len(mask)}.")
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f"titles must be one for each of the {len(images)} images; got {len(titles)}.")
     if images_along not in ("rows", "columns"):
         raise ValueError(f"images_along must be one of 'rows', 'columns'; got {images_along!r}.")
     if path is not None:

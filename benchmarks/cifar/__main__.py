@@ -36,7 +36,7 @@ from benchmarks.cifar.outputs import read_checkpoint, read_start, train, write_r
 from benchmarks.cifar.run import Run, load_data
 from benchmarks.cifar.trainer import Trainer
 from benchmarks.common.files import locked
-from benchmarks.common.options import KeyValues
+from timm_resattn.cli.options import add_model_kwargs
 from timm_resattn.optimize import retain_freed_memory
 
 
@@ -45,9 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         "python -m benchmarks.cifar", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, metavar="NAME", help="timm's name of it, as resattn56_cifar")
-    parser.add_argument(
-        "--model-kwargs", nargs="*", default={}, action=KeyValues, metavar="KEY=VALUE", help="model arguments"
-    )
+    add_model_kwargs(parser)
     parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar.data.load_cifar")
     parser.add_argument("--dataset", choices=tuple(CLASSES), default="cifar10", help="default: cifar10")
     parser.add_argument("--images", type=int, metavar="N", help="train on the first N training images (default: all)")

@@ -40,7 +40,7 @@ def train(
 
     write_json(out / "config.json", {"command": command_of(trainer.run), **trainer.run.as_dict()})
     trainer.sessions.append({"from_update": trainer.step, **provenance()})
-    write_log(out, trainer.log)  # drops what a killed run logged behind its last checkpoint
+    write_log(out, trainer.log)  # drops what a killed run logged after its last checkpoint
     saved_at = time.monotonic()
     while trainer.step < trainer.steps:
         if stop_epoch and trainer.step >= stop_epoch * trainer.steps_per_epoch:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import as_text, read_csv, save_atomically, write_csv
 from benchmarks.common.provenance import check_recordable
@@ -69,17 +71,23 @@ class Results:
     """
 
     def __init__(self, path: Path, fields: Sequence[str], schedule: str, replace: bool = False) -> None:
-        self.path, self.fields = path, fields
+        self.path, self.fields, self.schedule = path, fields, schedule
         rows = read_csv(path)
         longer = any(images_seen(row["schedule"]) > images_seen(schedule) for row in rows)
         if longer and not replace:
             raise ValueError(
                 f"{path} holds runs of a longer schedule; give --results-dir to write elsewhere, or --replace"
             )
-        self.rows = [row | {"schedule": schedule} for row in rows if complete(row["schedule"]) == schedule]
+
+    def rows(self) -> list[dict[str, str]]:
+        """The file's lines of this schedule."""
+        rows = [row for row in read_csv(self.path) if complete(row["schedule"]) == self.schedule]
+        return [row | {"schedule": self.schedule} for row in rows]
 
     def add(self, row: dict[str, Any]) -> None:
-        """Put a line in, in place of an earlier one of the same network and seed, and write the file."""
+        """Put a line in, in place of an earlier one of the same network and seed, as other commands may meanwhile."""
         line = {name: as_text(row[name]) for name in self.fields}
-        self.rows = [old for old in self.rows if any(old[key] != line[key] for key in KEY)] + [line]
-        write_csv(self.path, self.fields, self.rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_name(".lock")):
+            others = [old for old in self.rows() if any(old[key] != line[key] for key in KEY)]
+            write_csv(self.path, self.fields, [*others, line])

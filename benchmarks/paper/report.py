@@ -3,17 +3,16 @@
     python -m benchmarks.paper.report [--results-dir DIR]
 
 Reads ``table_N/results.csv`` and ``figure_4/results.csv``, draws a ``plot.png`` beside each, prints the tables and, for
-the results of this repository, writes them to the pages. An order of the paper counts as held, or as reversed, only if
-the two errors differ by more than two standard errors of what a test set of that size can tell; else it is open.
+the results of this repository, writes them to the pages. An order of the paper is held, or what was measured is against
+the paper, only if the 95% interval of the difference, paired by seed, leaves zero out; else it is open.
 """
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.cifar.run import Run
@@ -21,6 +20,7 @@ from benchmarks.common.files import write_figure
 from benchmarks.common.pages import write_block
 from benchmarks.common.tables import markdown_table
 from benchmarks.paper.results import FIGURE, RECORDS, STAGES, file_of, read_results
+from benchmarks.paper.statistics import mean_and_spread, paired_difference
 from benchmarks.paper.tables import FIGURE4, TABLES, Cell, Table
 
 COMMAND = "python -m benchmarks.paper.report"
@@ -33,50 +33,29 @@ def of_cell(rows: Sequence[Row], cell: Cell) -> list[Row]:
     return [row for row in rows if (row["row"], row["column"]) == (cell.row, cell.column)]
 
 
-def error_of(rows: Sequence[Row], cell: Cell) -> float | None:
-    """Mean error over the seeds in percent, None where there is no run."""
-    errors = [float(row["error"]) for row in of_cell(rows, cell)]
-    return mean(errors) if errors else None
-
-
-def standard_error(error: float, images: int) -> float:
-    """Of an error in percent that was counted on so many images."""
-    share = error / 100
-    return 100 * math.sqrt(share * (1 - share) / images)
-
-
-def compare(better: float, worse: float, images: int) -> str:
-    """Whether the paper's order of two errors in percent held, is open or reversed, by ours."""
-    margin = 2 * math.hypot(standard_error(better, images), standard_error(worse, images))
-    if abs(worse - better) <= margin:
-        return "open"
-    return "held" if better < worse else "reversed"
+def errors_of(rows: Sequence[Row], cell: Cell) -> dict[str, float]:
+    """A network's errors in percent by seed."""
+    return {row["seed"]: float(row["error"]) for row in of_cell(rows, cell)}
 
 
 def orderings(table: Table, rows: Sequence[Row]) -> list[str]:
-    """For each two neighbours in the paper's order of a group: whether it held."""
+    """For each two neighbours in the paper's order of a group: their difference there and here, and the verdict."""
     along: Callable[[Cell], str] = (lambda cell: cell.row) if table.compare == "column" else (lambda cell: cell.column)
     name: Callable[[Cell], str] = (lambda cell: cell.column) if table.compare == "column" else (lambda cell: cell.row)
-    groups: dict[str, list[tuple[Cell, float]]] = {}
+    groups: dict[str, list[Cell]] = {}
     for cell in table.cells:
-        error = error_of(rows, cell)
-        if error is not None:
-            groups.setdefault(along(cell), []).append((cell, error))
+        if cell.paper is not None and errors_of(rows, cell):
+            groups.setdefault(along(cell), []).append(cell)
     lines = []
-    for group, members in groups.items():
-        ranked = sorted(members, key=lambda member: member[0].paper or 0.0)
-        for (better, ours), (worse, theirs) in pairwise(ranked):
-            images = sum(images_tested(row) for row in of_cell(rows, better)) or 1
-            verdict = compare(ours, theirs, images)
-            lines.append(
-                f"{group}: {name(better)} below {name(worse)} in the paper; here {ours:.2f} and {theirs:.2f}: {verdict}"
-            )
+    for group, cells in groups.items():
+        for better, worse in pairwise(sorted(cells, key=lambda cell: cell.paper or 0.0)):
+            difference = paired_difference(errors_of(rows, better), errors_of(rows, worse))
+            if difference and better.paper is not None and worse.paper is not None:
+                lines.append(
+                    f"{group}, {name(worse)} minus {name(better)}: {worse.paper - better.paper:+.2f} in the paper, "
+                    f"{difference} here: {difference.verdict()}"
+                )
     return lines
-
-
-def images_tested(row: Row) -> int:
-    """Images on which the error of a line was counted."""
-    return int(row["held_out"].rpartition(", ")[2].split()[0])
 
 
 def command_of(which: str, rows: Sequence[Row]) -> str:
@@ -105,7 +84,7 @@ def caption(which: str, rows: Sequence[Row]) -> str:
 def table_markdown(number: str, rows: Sequence[Row]) -> str:
     """One table: the paper's error beside ours, and what held of the order."""
     table = TABLES[number]
-    found = {(cell.row, cell.column): cell for cell in table.cells if error_of(rows, cell) is not None}
+    found = {(cell.row, cell.column): cell for cell in table.cells if errors_of(rows, cell)}
     columns = [name for name in table.columns() if any(key[1] == name for key in found)]
     sizes = any(cell.paper_parameters for cell in table.cells)
     header = ["", *(["parameters, paper", "ours"] if sizes else [])]
@@ -121,7 +100,7 @@ def table_markdown(number: str, rows: Sequence[Row]) -> str:
             first = next(cell for cell in cells if cell is not None)
             texts += [f"{first.paper_parameters}M", f"{int(of_cell(rows, first)[0]['parameters']) / 1e6:.2f}M"]
         for cell in cells:
-            texts += [f"{cell.paper:.2f}", f"{error_of(rows, cell):.2f}"] if cell else ["", ""]
+            texts += [f"{cell.paper:.2f}", mean_and_spread([*errors_of(rows, cell).values()])] if cell else ["", ""]
         body.append(texts)
     held = "".join(f"* {line}\n" for line in orderings(table, rows))
     return f"{title}\n\n{markdown_table(header, body)}\n{held}"
@@ -131,12 +110,12 @@ def figure_markdown(rows: Sequence[Row]) -> str:
     """Figure 4 as a table: the stages' responses, the paper's and ours, mean over the seeds."""
     body = []
     for cell in FIGURE4.cells:
-        error = error_of(rows, cell)
-        if error is not None:
+        errors = [*errors_of(rows, cell).values()]
+        if errors:
             paper, ours = (
                 " / ".join(f"{v:.2f}" for v in vs) for vs in (cell.paper_stages or (), responses_of(rows, cell))
             )
-            body.append((cell.column, paper, ours, f"{error:.2f}"))
+            body.append((cell.column, paper, ours, mean_and_spread(errors)))
     title = f"**Figure 4: {FIGURE4.title}.** {caption('--figure 4', rows)}"
     return f"{title}\n\n" + markdown_table(("", "stage 1, 2, 3: paper", "ours", "error, %"), body)
 
@@ -167,12 +146,16 @@ def block() -> str:
 
 def plot_table(number: str, rows: Sequence[Row], path: Path) -> None:
     """Bars of the paper's errors and ours."""
-    cells = [cell for cell in TABLES[number].cells if error_of(rows, cell) is not None]
+    cells = [cell for cell in TABLES[number].cells if errors_of(rows, cell)]
     labels = [f"{cell.row}\n{cell.column}" for cell in cells]
-    series = {"paper": [cell.paper for cell in cells], "ours": [error_of(rows, cell) for cell in cells]}
+    errors = [[*errors_of(rows, cell).values()] for cell in cells]
+    spreads = [stdev(values) if len(values) > 1 else 0.0 for values in errors]
     figure, axes = _figure(len(cells))
-    for shift, (name, values) in zip((-0.2, 0.2), series.items(), strict=True):
-        bars = axes.bar([i + shift for i in range(len(cells))], values, width=0.4, label=name)
+    for shift, name, heights, bar in (
+        (-0.2, "paper", [cell.paper for cell in cells], None),
+        (0.2, "ours, with the standard deviation over seeds", [mean(values) for values in errors], spreads),
+    ):
+        bars = axes.bar([i + shift for i in range(len(cells))], heights, yerr=bar, width=0.4, label=name, capsize=3)
         axes.bar_label(bars, fmt="%.2f", fontsize=7)
     axes.set_xticks(range(len(cells)), labels, fontsize=7)
     axes.set(

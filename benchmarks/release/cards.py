@@ -1,11 +1,14 @@
 """Model cards of the pretrained names, for `hf_configs/`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from huggingface_hub import ModelCardData
 from timm.models import PretrainedCfg
 from torch import nn
 
-from timm_resattn.model_card import UNTRAINED_MASKS, card
+from timm_resattn.model_card import INTRODUCTION, PAPER, UNTRAINED_MASKS, USAGE
 from timm_resattn.shipped import read_manifest
 
 TIMM_RESULTS = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
@@ -97,4 +100,53 @@ def pretrained_card(model: nn.Module) -> str:
         what = [str(cfg.description), f"This folder holds no weights: `{call}` downloads {cfg.url}."]
         if not cfg.license:
             licence = f"{cfg.origin_url} states no licence for the weights: ask there before passing them on."
-    return card(name, front, what, model, call, f"{licence} The code: Apache-2.0.", citations)
+    return _card(name, front, what, model, call, f"{licence} The code: Apache-2.0.", citations)
+
+
+def _card(
+    title: str,
+    front: dict[str, Any],
+    what: Sequence[str],
+    model: nn.Module,
+    call: str,
+    licence: str,
+    citations: Sequence[str] = (),
+) -> str:
+    """Text of a card.
+
+    Args:
+        title: Heading.
+        front: What its head says of the weights, see ``huggingface_hub.ModelCardData``.
+        what: Paragraphs.
+        model: The network with its ``pretrained_cfg``.
+        call: Python that makes the model.
+        licence: Paragraph.
+        citations: BibTeX entries besides the paper's.
+    """
+    cfg: Any = model.pretrained_cfg
+    tags = ["image-classification", "timm", "timm_resattn", "residual-attention-network"]
+    head = ModelCardData(library_name="timm", pipeline_tag="image-classification", tags=tags, **front)
+    sizes = " x ".join(map(str, cfg["input_size"]))
+    if cfg.get("test_input_size"):
+        sizes += f", for tests {' x '.join(map(str, cfg['test_input_size']))}"
+    facts = {
+        "Model": f"`{cfg['architecture']}`",
+        "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "Classes": model.num_classes,
+        "Input": sizes,
+        "Mean, standard deviation": f"{tuple(cfg['mean'])}, {tuple(cfg['std'])}",
+    }
+    parts = [
+        f"---\n{head.to_yaml()}\n---",
+        f"# {title}",
+        INTRODUCTION,
+        *what,
+        "\n".join(f"- {key}: {value}" for key, value in facts.items()),
+        "## Use",
+        USAGE.format(call=call),
+        "## Licence",
+        licence,
+        "## Citation",
+        *(f"```bibtex\n{entry}\n```" for entry in (PAPER, *citations)),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -5,6 +5,7 @@
 Prints one line for each problem; the exit status is 1 if there is one.
 """
 
+import argparse
 import hashlib
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import timm_resattn  # noqa: F401  registers the models
 from timm_resattn.checkpoints import check_values
 from timm_resattn.shipped import WEIGHTS, read_manifest
 
+COMMAND = "python -m benchmarks.release.check"
 FIELDS = ("sha256", "size", "accuracy", "dataset", "command", "commit", "schedule", "seed")
 
 
@@ -70,7 +72,14 @@ def _check_entry(path: Path, entry: dict[str, Any]) -> list[str]:
     return problems
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(argv)
     found = check_weights()
     print("\n".join(found) or "the weights that ship are in order")
-    sys.exit(bool(found))
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -66,7 +66,7 @@ def test_a_failure_stops_what_waits(work):
     assert done == []
 
 
-def test_nothing_starts_behind_the_deadline(work):
+def test_nothing_starts_after_the_deadline(work):
     done = []
     assert many.train_all(work, command_of_fake(), 2, time.monotonic() - 1, done.append) == 0
     assert done == []
@@ -106,8 +106,8 @@ def test_lines_of_one_schedule_only(tmp_path):
     for shorter in (schedule(epochs=1), schedule(images=1000)):
         with pytest.raises(ValueError, match="holds runs of a longer schedule; give --results-dir"):
             Results(path, paper_results.FIELDS, shorter)
-        assert Results(path, paper_results.FIELDS, shorter, replace=True).rows == []
-    assert Results(path, paper_results.FIELDS, schedule(epochs=3)).rows == []
+        assert Results(path, paper_results.FIELDS, shorter, replace=True).rows() == []
+    assert Results(path, paper_results.FIELDS, schedule(epochs=3)).rows() == []
     assert len(read_csv(path)) == 4  # nothing is lost before there is something to put there
     assert not list(tmp_path.glob("*.part"))
 
@@ -125,3 +125,12 @@ def test_lines_from_before_a_recipe_had_a_value_stay(tmp_path):
     results.add(line("1", second, 8.0))
     rows = read_csv(path)
     assert [(row["error"], row["schedule"]) for row in rows] == [("9.0", schedule()), ("8.0", schedule())]
+
+
+def test_two_commands_add_to_one_table(tmp_path):
+    path = tmp_path / "results.csv"
+    cells = tables.TABLES["1"].cells
+    one, other = (Results(path, paper_results.FIELDS, schedule()) for _ in range(2))
+    for results, cell in ((one, cells[0]), (other, cells[1]), (one, cells[2])):
+        results.add(line("1", cell, 9.0))
+    assert [row["column"] for row in read_csv(path)] == ["mixed", "channel", "spatial"]

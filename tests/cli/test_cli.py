@@ -170,24 +170,6 @@ dist.destroy_process_group()
     assert sorted(result.stdout.split("\n"))[1:] == [f"rank {rank} of 2 ['--lr', '0.1']" for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("version", ["0.0.1", timm.__version__, None])
-def test_run_notes_another_timm_beside_the_script(tmp_path, version, capsys, own_process_state):
-    (tmp_path / "timm").mkdir()
-    (tmp_path / "timm" / "__init__.py").touch()
-    if version is not None:
-        (tmp_path / "timm" / "version.py").write_text(f"__version__ = '{version}'\n")
-    script = tmp_path / "script.py"
-    script.write_text("import timm\nprint(timm.__version__)\n")
-    assert main(["run", str(script)]) == 0
-    captured = capsys.readouterr()
-    assert captured.out == f"{timm.__version__}\n"
-    if version == timm.__version__:
-        assert captured.err == ""
-    else:
-        assert f"using the installed timm {timm.__version__}, not timm {version or '('}" in captured.err
-        assert captured.err.count("\n") == 1
-
-
 def test_reparam_of_timms_scripts(tmp_path, own_process_state):
     """timm folds before it calls eval(); the launcher leaves timm's function as it is."""
     fold = timm.utils.reparameterize_model

@@ -48,5 +48,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 1
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, ModuleNotFoundError):
+            reason += '; pip install "timm-resattn[demo]" brings it'
         print(f"timm-resattn {args.command}: {reason}", file=sys.stderr)
         return 2

@@ -13,11 +13,7 @@ GOOD_ACCURACY = 0.95  # the demo stays clear of it with any seed, unless somethi
 
 def add_command(commands: Any) -> None:
     """Add ``timm-resattn demo`` to the command line."""
-    parser = commands.add_parser(
-        "demo",
-        help="train a small network on scikit-learn's digits and draw its masks",
-        description="Train resattn56_cifar on scikit-learn's digits (no download) and draw its masks.",
-    )
+    parser = commands.add_parser("demo", help="train resattn56_cifar on scikit-learn's digits and draw its masks")
     parser.add_argument("--epochs", type=int, default=10, metavar="N", help="default: 10")
     parser.add_argument("--seed", type=int, default=42, metavar="S", help="default: 42")
     parser.add_argument("--out", default="resattn_demo.png", metavar="FILE", help="default: resattn_demo.png")

@@ -10,7 +10,7 @@ __all__ = ["add_command"]
 
 def add_command(commands: Any) -> None:
     """Add ``timm-resattn list`` to the command line."""
-    parser = commands.add_parser("list", help="print the models", description="Print the models.")
+    parser = commands.add_parser("list", help="print the models")
     parser.set_defaults(func=_list)
 
 

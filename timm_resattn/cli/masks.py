@@ -16,11 +16,7 @@ __all__ = ["add_command"]
 
 def add_command(commands: Any) -> None:
     """Add ``timm-resattn masks`` to the command line."""
-    parser = commands.add_parser(
-        "masks",
-        help="draw a trained model's masks over images",
-        description="Draw a trained model's masks over images.",
-    )
+    parser = commands.add_parser("masks", help="draw a trained model's masks over images")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
     add_model_options(parser)
     parser.add_argument("--img-size", type=int, metavar="N", help="image side, if not the model's own")

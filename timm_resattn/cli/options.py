@@ -1,26 +1,32 @@
 """The options that choose a model, shared by several commands."""
 
 import argparse
-import ast
-from typing import Any, Tuple
+from typing import Any
 
 import timm
+from timm.utils import ParseKwargs
 from torch import nn
 
 from ..checkpoints import load_weights, read_file
 
-__all__ = ["add_model_options", "key_value", "load_model"]
+__all__ = ["KeyValues", "add_model_kwargs", "add_model_options", "load_model"]
 
 
-def key_value(text: str) -> Tuple[str, Any]:
-    """Parse an option's ``KEY=VALUE``: the value as a Python literal if it is one, else as text."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    try:
-        return key, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return key, value
+class KeyValues(ParseKwargs):
+    """timm's ``KEY=VALUE ...``, where a pair that is none is the parser's error."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *args: Any) -> None:
+        try:
+            super().__call__(parser, namespace, values, *args)
+        except (SyntaxError, ValueError):
+            raise argparse.ArgumentError(self, f"must be KEY=VALUE pairs; got {' '.join(values)}") from None
+
+
+def add_model_kwargs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model-kwargs``, a dict."""
+    parser.add_argument(
+        "--model-kwargs", nargs="*", default={}, action=KeyValues, metavar="KEY=VALUE", help="model arguments"
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -29,16 +35,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="FILE", help="weights of timm's train.py, or a state dict")
     parser.add_argument("--pretrained", action="store_true", help="use the model's published weights")
     parser.add_argument("--num-classes", type=int, metavar="N", help="classes, if not the model's own")
-    parser.add_argument(
-        "--model-kwargs", nargs="*", default=[], type=key_value, metavar="KEY=VALUE", help="model arguments"
-    )
+    add_model_kwargs(parser)
 
 
 def load_model(args: argparse.Namespace) -> nn.Module:
     """The model that the options ask for, in evaluation mode; a `ValueError` of one sentence if there is none."""
     try:
         model = timm.create_model(
-            args.model, pretrained=args.pretrained, num_classes=args.num_classes, **dict(args.model_kwargs)
+            args.model, pretrained=args.pretrained, num_classes=args.num_classes, **args.model_kwargs
         )
     except Exception as error:  # of any kind: names, arguments, the network, files
         reason = " ".join(str(error).split()) or type(error).__name__

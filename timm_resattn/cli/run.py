@@ -1,8 +1,5 @@
 """``timm-resattn run``: timm's scripts, or any other, with the models registered."""
 
-import importlib.metadata
-import os
-import re
 import runpy
 import sys
 from pathlib import Path
@@ -49,30 +46,11 @@ def run_script(script: str, args: Sequence[str], masks_only: bool = False) -> in
         )
         print(f"timm-resattn run: there is no file {script!r}; {hint}", file=sys.stderr)
         return 2
-    folder = Path(script).resolve().parent
-    _note_other_timm(folder)
     sys.argv = [script, *args]
     # Python put this launcher's folder first, or with -m the working directory; with -P (Python 3.11) nothing
     if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = str(folder)
+        sys.path[0] = str(Path(script).resolve().parent)
     if masks_only:
         train_masks_only_in_scripts()
     runpy.run_path(str(Path(script).absolute()), run_name="__main__")
     return 0
-
-
-def _note_other_timm(folder: Path) -> None:
-    """Say on stderr which timm is used if one of another version lies beside the script."""
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0 or not (folder / "timm" / "__init__.py").is_file():
-        return
-    used, installed = timm.__version__, importlib.metadata.version("timm")
-    version_file = folder / "timm" / "version.py"
-    version_text = version_file.read_text() if version_file.is_file() else ""
-    match = re.search(r"""__version__\s*=\s*['"](.+?)['"]""", version_text)
-    beside = match[1] if match else "(version unknown)"
-    if Path(timm.__file__).resolve().parent == folder / "timm":
-        note = f"using timm {used} of {folder}, not the installed {installed}" if used != installed else ""
-    else:
-        note = f"using the installed timm {used}, not timm {beside} of {folder}" if used != beside else ""
-    if note:
-        print(f"timm-resattn run: {note}.", file=sys.stderr)

@@ -139,3 +139,40 @@ def test_donors_data_configuration_is_taken_over(name):
     ]
     assert [getattr(cfg, key) for key in keys] == [getattr(donor, key) for key in keys]
     assert (cfg.first_conv, cfg.classifier) == ("stem.conv", "head.fc")
+
+
+@pytest.mark.parametrize("head", ["missing", "of another width", "partial"])
+def test_a_classifier_that_timm_discards_is_not_required(head):
+    tensors = timm.create_model("resattn56_cifar").state_dict()
+    if head != "of another width":
+        del tensors["head.fc.weight"]
+    if head == "missing":
+        del tensors["head.fc.bias"]
+    kwargs = dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=tensors), global_pool="catavgmax")
+    model = timm.create_model("resattn56_cifar", num_classes=7, **kwargs)
+    assert torch.equal(model.stem.conv.weight, tensors["stem.conv.weight"])
+    with pytest.raises(RuntimeError, match=r"head\.fc\.weight"):  # with the cfg's classes it is needed
+        timm.create_model("resattn56_cifar", **kwargs)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tensors: {"net": tensors, "acc": 95.0},
+        lambda tensors: {"state_dict": {f"model.{name}": t for name, t in tensors.items()}, "callbacks": {}},
+        lambda tensors: {"n_averaged": torch.tensor(3), **{f"module.{name}": t for name, t in tensors.items()}},
+        lambda tensors: {"model_ema": tensors, "state_dict": tiny().state_dict()},
+    ],
+    ids=["net", "Lightning", "AveragedModel", "order"],
+)
+def test_wrappings_of_training_tools(wrap):
+    model = tiny()
+    adapted = adapt_state_dict(wrap(model.state_dict()), tiny())
+    assert all(torch.equal(adapted[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("depth", ["56", "92"])
+def test_pytorchcvs_weights_need_its_topology(depth):
+    tensors = get_model(f"resattnet{depth}").state_dict()
+    with pytest.raises(ValueError, match=f"which is resattn{depth}_dskip"):
+        adapt_state_dict(tensors, timm.create_model(f"resattn{depth}", device="meta"))

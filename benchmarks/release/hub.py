@@ -1,7 +1,7 @@
-"""Write this folder: for each pretrained name its ``config.json``, in timm's form, and its model card.
+"""Write hf_configs/: for each pretrained name its ``config.json``, in timm's form, and its model card.
 
-    python -m hf_configs.generate          # write, and remove what belongs to no pretrained name
-    python -m hf_configs.generate --check  # only say what is out of step; exit code 1 if anything is
+    python -m benchmarks.release.hub          # write, and remove what belongs to no pretrained name
+    python -m benchmarks.release.hub --check  # only say what is out of step; exit code 1 if anything is
 
 The form of ``config.json`` is that of timm 1.0.31; timm 1.0.29 writes fewer entries.
 """
@@ -16,10 +16,12 @@ import timm
 from timm.models._hub import save_config_for_hf
 
 import timm_resattn  # noqa: F401  registers the models
+from benchmarks.common.provenance import ROOT
 from benchmarks.release.cards import pretrained_card
 from timm_resattn.convert import without_num_classes
 
-ROOT = Path(__file__).resolve().parent
+COMMAND = "python -m benchmarks.release.hub"
+FOLDERS = ROOT / "hf_configs"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -47,12 +49,18 @@ def out_of_step(folder: Path, scratch: Path) -> list[str]:
     return sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Write hf_configs/.")
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
-    if parser.parse_args().check:
-        with tempfile.TemporaryDirectory() as scratch:
-            stale_paths = out_of_step(ROOT, Path(scratch))
-        print("\n".join(f"out of step: {path}" for path in stale_paths) or "hf_configs/ is in step")
-        sys.exit(bool(stale_paths))
-    generate(ROOT)
+    if not parser.parse_args(argv).check:
+        generate(FOLDERS)
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        stale_paths = out_of_step(FOLDERS, Path(scratch))
+    print("\n".join(f"out of step: {path}" for path in stale_paths) or "hf_configs/ is in step")
+    return int(bool(stale_paths))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
