@@ -55,7 +55,7 @@ def tags_of(name: str) -> list[str]:
 
 
 def weights_of(names: Sequence[str]) -> tuple[str, str, str, str]:
-    """Tags, the default first, accuracy, whether the masks are trained, and licence of the weights that a row's names have."""
+    """Of the weights of a row's names: tags, the default first, accuracy, whether the masks are trained, licences."""
     manifest = read_manifest()
     found = {full: timm.get_pretrained_cfg(full) for name in names for full in tags_of(name)}
     if not found:
