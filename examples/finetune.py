@@ -102,7 +102,8 @@ def main() -> None:
         start = "pretrained" if pretrained else "from scratch"
         for seed in args.seeds:
             accuracies = fine_tune(args, pretrained, seed)
-            print(f"{start}, seed {seed}: {accuracies[-1][1]:.2%}", flush=True)
+            shown = ", ".join(f"{share:.2%} after {epoch} epochs" for epoch, share in accuracies)
+            print(f"{start}, seed {seed}: {shown}", flush=True)
             axes.plot(*zip(*accuracies, strict=True), color=color, label=start if seed == args.seeds[0] else None)
     axes.legend()
     figure.savefig(args.out, dpi=110)
