@@ -87,14 +87,14 @@ def test_cards_say_what_the_weights_are(name):
 
 
 def test_card_of_weights_that_ship(monkeypatch, tmp_path):
-    """There are none yet: a made-up entry."""
-    entry = dict(accuracy=95.1, dataset="CIFAR-10", command="make x", commit="abc", schedule="9 epochs", seed=3)
+    """A made-up entry."""
+    entry = dict(accuracy=95.1, dataset="CIFAR-10", record="results/x", commit="abc", schedule="9 epochs", seed=3)
     monkeypatch.setattr(cards, "read_manifest", lambda: {"x.safetensors": entry})
     overlay = dict(file=str(tmp_path / "x.safetensors"), tag="made_up")
     card = cards.pretrained_card(timm.create_model("resattn56_cifar", device="meta", pretrained_cfg_overlay=overlay))
     assert "# resattn56_cifar.made_up\n" in card
     assert "95.1% top-1 on the 10,000 test images of CIFAR-10" in card
-    assert "`make x` at commit abc: 9 epochs, seed 3" in card
+    assert "9 epochs; seed 3, commit abc. Commands, configuration and hardware: `results/x`" in card
     assert "\ndatasets:\n- cifar10\n" in card
     assert "untrained" not in card
     assert str(tmp_path) not in card

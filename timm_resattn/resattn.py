@@ -33,7 +33,6 @@ def _cfg(url: str = "", **kwargs: Any) -> Dict[str, Any]:
         "classifier": "head.fc",
         "paper_ids": "arXiv:1704.06904",
         "paper_name": "Residual Attention Network for Image Classification",
-        "origin_url": "https://github.com/fwang91/residual-attention-network",
         "license": "apache-2.0",
         **kwargs,
     }
@@ -60,9 +59,9 @@ def _donor_cfg(donor: str, accuracy: str) -> Dict[str, Any]:
     cfg = donor_cfg.to_dict() if donor_cfg is not None else {}
     data = ("input_size", "test_input_size", "pool_size", "test_pool_size", "interpolation", "crop_mode", "crop_pct")
     kept = (*data, "test_crop_pct", "mean", "std", "num_classes", "license", "origin_url")
+    weights = {"hf_hub_id": f"timm/{donor}", "origin_url": f"https://huggingface.co/timm/{donor}"}
     return _cfg(
-        **{key: cfg[key] for key in kept if cfg.get(key) is not None},
-        hf_hub_id=f"timm/{donor}",
+        **weights | {key: cfg[key] for key in kept if cfg.get(key) is not None},
         description=f"Trunk of timm/{donor} ({accuracy}), masks untrained: a start for fine-tuning.",
     )
 

@@ -2,7 +2,7 @@
 
 ``weights/manifest.json`` holds one entry a file, by the file's name: its content (``sha256``, ``size`` in bytes),
 what it reaches (``accuracy``, top-1 in percent on the test set of ``dataset``) and where it comes from
-(``command``, ``commit``, ``schedule``, ``seed``).
+(``record``, ``commit``, ``schedule``, ``seed``).
 """
 
 import hashlib

@@ -80,7 +80,8 @@ def pretrained_card(model: nn.Module) -> str:
         what = [
             f"{entry['accuracy']}% top-1 on the 10,000 test images of {entry['dataset']}, measured with the "
             "file that ships in the package.",
-            f"Trained by `{entry['command']}` at commit {entry['commit']}: {entry['schedule']}, seed {entry['seed']}.",
+            f"Training: {entry['schedule']}; seed {entry['seed']}, commit {entry['commit']}. Commands, configuration and "
+            f"hardware: `{entry['record']}` in the repository.",
         ]
     elif cfg.hf_hub_id:
         front["base_model"] = cfg.hf_hub_id

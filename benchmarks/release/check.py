@@ -19,7 +19,7 @@ from timm_resattn.checkpoints import check_values
 from timm_resattn.shipped import WEIGHTS, read_manifest
 
 COMMAND = "python -m benchmarks.release.check"
-FIELDS = ("sha256", "size", "accuracy", "dataset", "command", "commit", "schedule", "seed")
+FIELDS = ("sha256", "size", "accuracy", "dataset", "record", "commit", "schedule", "seed")
 
 
 def check_weights(folder: Path = WEIGHTS) -> list[str]:

@@ -111,7 +111,7 @@ def ship(run: Path, tag: str, weights: str, folder: Path, data_dir: Path) -> tup
         "size": len(content),
         "accuracy": round(100 - error_percent, 2),
         "dataset": DATASETS[dataset],
-        "command": result["command"],
+        "record": f"benchmarks/results/cifar/{model_name}.{tag}",
         "commit": result["commit"],
         "schedule": schedule_text(result, weights),
         "seed": result["seed"],

@@ -16,7 +16,7 @@ check_weights = check.check_weights
 
 NAME = "resattn56_cifar.made_up"
 FILE = f"{NAME}.safetensors"
-ENTRY = dict(accuracy=95.0, dataset="CIFAR-10", command="train.py", commit="abc", schedule="1 epoch", seed=0)
+ENTRY = dict(accuracy=95.0, dataset="CIFAR-10", record="benchmarks/results/x", commit="abc", schedule="1 epoch", seed=0)
 
 
 def test_weights_that_ship():
@@ -78,7 +78,7 @@ def save_nan(folder):
             [f"{FILE} is not in the manifest", f"{FILE} is not in the manifest, but is the file of {NAME}"],
         ),
         (lambda folder: change_entry(folder, seed=None), [f"{FILE} has an entry of accuracy, "]),
-        (lambda folder: change_entry(folder, command=""), [f"{FILE} has an entry of accuracy, "]),
+        (lambda folder: change_entry(folder, record=""), [f"{FILE} has an entry of accuracy, "]),
         (lambda folder: change_entry(folder, note="x"), [f"{FILE} has an entry of accuracy, "]),
         (save_other_model, [f"{FILE} is not fit to ship: "]),
         (save_nan, [f"{FILE} is not fit to ship: The weights are damaged: head.fc.bias is not finite"]),
