@@ -26,6 +26,7 @@ copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True
 
 default_role = "code"
+autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signatures show them
 autodoc_preserve_defaults = True
