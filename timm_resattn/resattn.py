@@ -66,6 +66,12 @@ def _donor_cfg(donor: str, accuracy: str) -> Dict[str, Any]:
     )
 
 
+def _member_cfg(donor: str, accuracy: str) -> Dict[str, Any]:
+    """As `_donor_cfg`, for a network that has the donor's own trunk."""
+    cfg = _donor_cfg(donor, accuracy)
+    return {**cfg, "description": f"A network of this package, not one of the paper's. {cfg['description']}"}
+
+
 # Accuracies of donors: timm's results/results-imagenet.csv.
 default_cfgs = generate_default_cfgs(
     {
@@ -90,22 +96,22 @@ default_cfgs = generate_default_cfgs(
         "resattnext92_32x4d.gluon_in1k": _donor_cfg("resnext50_32x4d.gluon_in1k", "79.35% at 224"),
         "resattnext92_32x4d.tv_in1k": _donor_cfg("resnext50_32x4d.tv_in1k", "77.63% at 224"),
         # ours: of each name the first tag is the best freely licensed one; those with fb_ are CC-BY-NC-4.0
-        "resattn50.a1h_in1k": _donor_cfg("resnetv2_50.a1h_in1k", "80.41% at 224, 81.41% at 288"),
-        "resattn101.a1h_in1k": _donor_cfg("resnetv2_101.a1h_in1k", "82.04% at 224, 83.00% at 288"),
-        "resattn50_postact.a1_in1k": _donor_cfg("resnet50.a1_in1k", "80.38% at 224, 81.24% at 288"),
-        "resattn50_postact.tv2_in1k": _donor_cfg("resnet50.tv2_in1k", "79.43% at 176, 80.85% at 224"),
-        "resattn50_postact.fb_swsl_ig1b_ft_in1k": _donor_cfg("resnet50.fb_swsl_ig1b_ft_in1k", "81.15% at 224"),
-        "resattn101_postact.a1h_in1k": _donor_cfg("resnet101.a1h_in1k", "81.95% at 224, 82.80% at 288"),
-        "resattn101_postact.tv2_in1k": _donor_cfg("resnet101.tv2_in1k", "79.91% at 176, 81.91% at 224"),
-        "resattnext50_32x4d.a1h_in1k": _donor_cfg("resnext50_32x4d.a1h_in1k", "81.14% at 224, 82.02% at 288"),
-        "resattnext50_32x4d.tv2_in1k": _donor_cfg("resnext50_32x4d.tv2_in1k", "79.38% at 176, 81.19% at 224"),
-        "resattnext50_32x4d.fb_swsl_ig1b_ft_in1k": _donor_cfg("resnext50_32x4d.fb_swsl_ig1b_ft_in1k", "82.16% at 224"),
-        "resattnext101_32x4d.gluon_in1k": _donor_cfg("resnext101_32x4d.gluon_in1k", "80.34% at 224"),
-        "resattnext101_32x4d.fb_swsl_ig1b_ft_in1k": _donor_cfg(
+        "resattn50.a1h_in1k": _member_cfg("resnetv2_50.a1h_in1k", "80.41% at 224, 81.41% at 288"),
+        "resattn101.a1h_in1k": _member_cfg("resnetv2_101.a1h_in1k", "82.04% at 224, 83.00% at 288"),
+        "resattn50_postact.a1_in1k": _member_cfg("resnet50.a1_in1k", "80.38% at 224, 81.24% at 288"),
+        "resattn50_postact.tv2_in1k": _member_cfg("resnet50.tv2_in1k", "79.43% at 176, 80.85% at 224"),
+        "resattn50_postact.fb_swsl_ig1b_ft_in1k": _member_cfg("resnet50.fb_swsl_ig1b_ft_in1k", "81.15% at 224"),
+        "resattn101_postact.a1h_in1k": _member_cfg("resnet101.a1h_in1k", "81.95% at 224, 82.80% at 288"),
+        "resattn101_postact.tv2_in1k": _member_cfg("resnet101.tv2_in1k", "79.91% at 176, 81.91% at 224"),
+        "resattnext50_32x4d.a1h_in1k": _member_cfg("resnext50_32x4d.a1h_in1k", "81.14% at 224, 82.02% at 288"),
+        "resattnext50_32x4d.tv2_in1k": _member_cfg("resnext50_32x4d.tv2_in1k", "79.38% at 176, 81.19% at 224"),
+        "resattnext50_32x4d.fb_swsl_ig1b_ft_in1k": _member_cfg("resnext50_32x4d.fb_swsl_ig1b_ft_in1k", "82.16% at 224"),
+        "resattnext101_32x4d.gluon_in1k": _member_cfg("resnext101_32x4d.gluon_in1k", "80.34% at 224"),
+        "resattnext101_32x4d.fb_swsl_ig1b_ft_in1k": _member_cfg(
             "resnext101_32x4d.fb_swsl_ig1b_ft_in1k", "83.27% at 224"
         ),
-        "resattnext101_32x8d.tv2_in1k": _donor_cfg("resnext101_32x8d.tv2_in1k", "81.99% at 176, 82.83% at 224"),
-        "resattnext101_32x8d.fb_swsl_ig1b_ft_in1k": _donor_cfg(
+        "resattnext101_32x8d.tv2_in1k": _member_cfg("resnext101_32x8d.tv2_in1k", "81.99% at 176, 82.83% at 224"),
+        "resattnext101_32x8d.fb_swsl_ig1b_ft_in1k": _member_cfg(
             "resnext101_32x8d.fb_swsl_ig1b_ft_in1k", "84.28% at 224"
         ),
         "resattn_inception56": _cfg(input_size=(3, 299, 299), pool_size=(10, 10)),

@@ -5,13 +5,13 @@
 For each seed a plain pre-activation residual network (three units a stage) is trained as the donor. `resattn56_cifar`
 with p = 0 has that trunk, unit by unit: the donor's is transplanted into it and it is trained with its masks and head
 alone (``masks``) and as a whole (``all``); the donor is trained on (``donor``). All three take ``--epochs`` epochs, and
-once more as many updates as ``all`` takes in that time, so that each has a result after equal epochs and after equal
+once more as many updates as fit into the time of ``all``, so that each has a result after equal epochs and after equal
 time; time is that of the process on the processor, which other processes disturb little.
 
 The schedule is the same throughout (Nesterov SGD, weight decay 5e-4, half an epoch of warm-up, cosine to zero, crop and
 flip, label smoothing 0.1, bfloat16). The donor and the fresh masks learn at ``--lr``, what was trained before at
 ``--fine-tune-lr``. Each finished run is kept in ``--work-dir`` and not repeated. Writes
-benchmarks/results/cifar/adapter.json; errors are those of the last update, on the test images.
+benchmarks/results/cifar/adapter.json and the pages' table; errors are those of the last update, on the test images.
 """
 
 import argparse
@@ -29,10 +29,14 @@ from timm.scheduler import create_scheduler_v2
 from benchmarks.cifar.data import load_cifar, normalize, random_crop_flip
 from benchmarks.cifar.trainer import error_percent
 from benchmarks.common.files import write_json
-from benchmarks.common.provenance import RESULTS, ROOT, provenance
+from benchmarks.common.pages import write_block
+from benchmarks.common.provenance import RESULTS, ROOT, check_recordable, provenance
+from benchmarks.common.tables import markdown_table
 from timm_resattn import transplant_trunk
 from timm_resattn.mask_tuning import train_masks_only
 
+COMMAND = "python -m benchmarks.cifar.adapter"
+RECORD = RESULTS / "cifar" / "adapter.json"
 MODEL = "resattn56_cifar"
 MEMBER_ARGS = dict(depths=(1, 1, 1), closing_units=(0, 0, 0), pre_units=0)
 DONOR_ARGS = dict(depths=(0, 0, 0), closing_units=(2, 2, 2), mask_type="none")
@@ -134,7 +138,28 @@ class Runs:
         return found
 
 
-def main() -> None:
+def as_markdown(record: dict) -> str:
+    """The table of a record: test errors of all seeds after equal epochs and after equal time."""
+    found = record["by_seed"].values()
+
+    def cells(kind: str, arm: str) -> tuple[str, str]:
+        results = [seed[kind][arm] for seed in found]
+        errors = ", ".join(f"{result['test_error']:.2f}%" for result in results)
+        return errors, ", ".join(str(result["updates"]) for result in results)
+
+    labels = {"masks": "masks, final norm and head", "all": "all of it", "donor": "the donor, without masks"}
+    rows = [(label, cells("equal_epochs", arm)[0], *cells("equal_time", arm)) for arm, label in labels.items()]
+    start = ", ".join(f"{seed['start']['test_error']:.2f}%" for seed in found)
+    header = ("trained on", "error, equal epochs", "error, equal time", "updates then")
+    return f"Test errors by seed; the donors' before: {start}.\n\n" + markdown_table(header, rows)
+
+
+def block() -> str:
+    """This repository's result."""
+    return as_markdown(json.loads(RECORD.read_text())) if RECORD.is_file() else ""
+
+
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar_data.load_cifar")
     parser.add_argument("--images", type=int, default=10_000, help="training images, a prefix of the set")
@@ -144,18 +169,20 @@ def main() -> None:
     parser.add_argument("--fine-tune-lr", type=float, default=0.03)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--work-dir", type=Path, default=ROOT / "runs" / "adapter")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=RECORD, help="default: benchmarks/results/cifar/adapter.json")
+    args = parser.parse_args(argv)
     try:
+        check_recordable(args.out)
         data = {split: load_cifar(args.data_dir, split) for split in ("train", "test")}
     except (OSError, ValueError) as error:
         parser.error(str(error))
     data["train"] = tuple(tensor[: args.images] for tensor in data["train"])
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python -m benchmarks.cifar.adapter", *sys.argv[1:]]).replace(str(args.data_dir), "DIR")
+    command = " ".join([COMMAND, *(sys.argv[1:] if argv is None else argv)]).replace(str(args.data_dir), "DIR")
     origin = provenance()  # of the code that runs, before it can change
     found = {str(seed): Runs(seed, data, args).all() for seed in args.seeds}
     write_json(
-        RESULTS / "cifar" / "adapter.json",
+        args.out,
         {
             "command": command,
             **origin,
@@ -167,6 +194,9 @@ def main() -> None:
             "by_seed": found,
         },
     )  # fmt: skip
+    if args.out == RECORD:
+        write_block(COMMAND, block())
+    print(as_markdown(json.loads(args.out.read_text())))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,12 @@ CITATIONS = {
   doi = {10.5281/zenodo.4414861},
   howpublished = {\\url{https://github.com/huggingface/pytorch-image-models}}
 }""",
+    "resnet": """@inproceedings{he2016deep,
+  title = {Deep Residual Learning for Image Recognition},
+  author = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year = {2016}
+}""",
     "resnetv2": """@inproceedings{he2016identity,
   title = {Identity Mappings in Deep Residual Networks},
   author = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
@@ -80,8 +86,8 @@ def pretrained_card(model: nn.Module) -> str:
         what = [
             f"{entry['accuracy']}% top-1 on the 10,000 test images of {entry['dataset']}, measured with the "
             "file that ships in the package.",
-            f"Training: {entry['schedule']}; seed {entry['seed']}, commit {entry['commit']}. Commands, configuration and "
-            f"hardware: `{entry['record']}` in the repository.",
+            f"Training: {entry['schedule']}; seed {entry['seed']}, commit {entry['commit']}. Commands, "
+            f"configuration and hardware: `{entry['record']}` in the repository.",
         ]
     elif cfg.hf_hub_id:
         front["base_model"] = cfg.hf_hub_id

@@ -89,7 +89,7 @@ def test_another_seed_is_another_run(train, tmp_path):
         (["--images", "10"], "batch_size must be at most 10"),
         (["--val-images", "70"], "val_images must be from 0 to 69"),
         (["--model", "resattn57"], "resattn57"),
-        (["--model-kwargs", "depths"], "argument --model-kwargs: must be KEY=VALUE pairs of Python values; got depths"),
+        (["--model-kwargs", "depths"], "argument --model-kwargs: must be KEY=VALUE pairs; got depths"),
         (["--model-kwargs", "depth=3"], "depth"),
         (["--model-kwargs", "attn_act=x"], "attn_act must be one of 'mixed', 'channel', 'spatial'; got 'x'"),
         (["--device", "gpu"], "--device must be cpu, cuda"),

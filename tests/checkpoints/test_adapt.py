@@ -111,16 +111,6 @@ def test_head_and_stem_may_differ(tmp_path):
     assert torch.equal(backbone(x)[-1], source.forward_intermediates(x, intermediates_only=True)[-1])
 
 
-def test_pretrained_names():
-    donors = {"resattn92": 50, "resattn128": 50, "resattn164": 50, "resattn200": 101, "resattn236": 101}
-    expected = {f"{name}.resnetv2_{depth}_a1h_in1k" for name, depth in donors.items()}
-    plain = ["a1h", "a1", "a2", "a3", "ra", "gluon", "tv", "tv2", "fb_ssl_yfcc100m_ft", "fb_swsl_ig1b_ft"]
-    expected |= {f"resattnext92_32x4d.{tag}_in1k" for tag in plain} | {"resattn56_dskip.phamquiluan_in1k"}
-    expected |= {"resattn56_cifar.cifar10", "resattn92_cifar.cifar10"}
-    assert set(timm.list_pretrained("resattn*")) == expected
-    assert timm.get_pretrained_cfg("resattnext92_32x4d").tag == "a1h_in1k"
-
-
 @pytest.mark.parametrize("name", [n for n in timm.list_pretrained("resattn*") if "dskip" not in n and "cifar" not in n])
 def test_donors_data_configuration_is_taken_over(name):
     cfg = timm.get_pretrained_cfg(name)

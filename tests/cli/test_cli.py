@@ -59,7 +59,8 @@ def test_list_names_every_model_with_its_size(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == timm.list_models(module="resattn")
-    assert lines[1].split()[:3] == ["resattn56", "31,810,728", "3x224x224"]
+    assert lines[1].split() == ["resattn50", "36,842,664", "3x224x224", "a1h_in1k"]
+    assert lines[2].endswith("a1_in1k, fb_swsl_ig1b_ft_in1k (cc-by-nc-4.0), tv2_in1k")
 
 
 def test_list_into_head(tmp_path):
