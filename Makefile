@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint contracts types floors test test-fast test-floors build check clean
+.PHONY: help install format lint contracts types floors docs test test-fast test-floors build check clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -32,8 +32,11 @@ types:  ## Check the package's types
 floors:  ## Check that .ci/floors.txt and pyproject.toml agree
 	$(BIN)/python .ci/check_floors.py
 
-test:  ## Run all tests
-	$(BIN)/python -m pytest $(TESTS)
+docs:  ## Build the documentation into docs/_build/html; a warning is an error
+	PYTHONPATH=. $(BIN)/python -m sphinx -q -W --keep-going -n docs docs/_build/html
+
+test:  ## Run all tests, on all cores
+	$(BIN)/python -m pytest -n auto $(TESTS)
 
 test-fast:  ## Run the tests that are not marked slow
 	$(BIN)/python -m pytest -m "not slow" $(TESTS)
@@ -49,8 +52,8 @@ build:  ## Build source distribution and wheel into dist/ and check the wheel's 
 	$(BIN)/python -m build --outdir dist . > /dev/null
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
 
-check: lint contracts types floors test  ## All checks but test-floors
+check: lint contracts types floors docs test  ## All checks but test-floors
 
 clean:  ## Remove what the other targets made, but for the virtual environments
-	rm -rf dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist docs/_build .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -48,10 +48,16 @@ def span(values: Sequence[float], form: str) -> str:
     return " to ".join(dict.fromkeys(form.format(value) for value in (min(values), max(values))))
 
 
+def tags_of(name: str) -> list[str]:
+    """Full names of a network's weights, the default first."""
+    default = timm.get_pretrained_cfg(name).tag
+    return sorted(timm.list_pretrained(f"{name}.*"), key=lambda full: full.partition(".")[2] != default)
+
+
 def weights_of(names: Sequence[str]) -> tuple[str, str, str, str]:
-    """Tags, accuracy, whether the masks are trained, and licence of the weights that a row's names have."""
+    """Of the weights of a row's names: tags, the default first, accuracy, whether the masks are trained, licences."""
     manifest = read_manifest()
-    found = {full: timm.get_pretrained_cfg(full) for name in names for full in timm.list_pretrained(f"{name}.*")}
+    found = {full: timm.get_pretrained_cfg(full) for name in names for full in tags_of(name)}
     if not found:
         return "-", "-", "-", "-"
     tags = [f"`{tag}`" for tag in dict.fromkeys(full.partition(".")[2] for full in found)]

@@ -133,9 +133,16 @@ def circumstances(folder: Path, command: str) -> str:
 
 
 def not_measured(rows: Sequence[Row]) -> str:
-    """What was skipped, failed or was wrong, with the reason."""
-    lines = [f"* `{name_of(row)}` {row['status']}: {row['reason']}" for row in rows if row["status"] != "timed"]
-    return "\n".join(dict.fromkeys(lines)) + "\n" if lines else ""
+    """What was skipped, failed or was wrong, at which sizes, with the first reason."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["status"] != "timed":
+            groups.setdefault(f"`{name_of(row)}` {row['status']}", []).append(row)
+    lines = [
+        f"* {what} at {', '.join(dict.fromkeys(row['img_size'] for row in group))} pixels: {group[0]['reason']}"
+        for what, group in groups.items()
+    ]
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def cuda_option(folder: Path) -> list[str]:

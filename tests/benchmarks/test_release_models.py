@@ -20,7 +20,7 @@ def test_every_network_is_in_one_row(monkeypatch):
 
 def test_a_row_says_what_the_weights_are():
     _, tags, accuracy, masks, licence, *sizes = row_of(["resattnext92_32x4d"])
-    assert tags == "`a1_in1k`, `a1h_in1k`, 8 more" and accuracy == "its donor's" and masks == "untrained"
+    assert tags == "`a1h_in1k`, `a1_in1k`, 8 more" and accuracy == "its donor's" and masks == "untrained"
     assert "**cc-by-nc-4.0**: `fb_ssl_yfcc100m_ft_in1k`, `fb_swsl_ig1b_ft_in1k`" in licence
     assert sizes == ["52.1M", "10.70", "224"]
     assert len(timm.list_pretrained("resattnext92_32x4d.*")) == 10

@@ -73,7 +73,7 @@ def test_what_was_not_measured_is_named_in_the_table(tmp_path):
     rows[-1].update(status="skipped", reason="onnxruntime is not installed", images_per_second=None)
     write_csv(record(tmp_path / "main") / "results.csv", speed.FIELDS, rows)
     text = report.as_markdown(tmp_path)
-    assert "* `resattn56/onnxruntime/contiguous/float32` skipped: onnxruntime is not installed" in text
+    assert "* `resattn56/onnxruntime/contiguous/float32` skipped at 224 pixels: onnxruntime is not installed" in text
 
 
 @pytest.mark.parametrize("part", ["main", "batch", "depth"])
