@@ -36,3 +36,11 @@ def small_resnext(layers=(2, 3, 2, 2), channels=WIDTHS_BY_4, **kwargs):
         ResNet(Bottleneck, layers, channels=channels, num_classes=10, **kwargs),
         in_chans=kwargs.get("in_chans", 3),
     )
+
+
+# models whose trunks those donors fill
+PREACT = dict(widths=WIDTHS, stem_chs=16, num_classes=10)
+POSTACT = dict(widths=WIDTHS, unit_type="postact", groups=4, bottle_ratio=0.5, num_classes=10)
+POSTACT.update(depths=(1, 2, 1, 1), closing_units=(0, 1, 1, 0), mask_pools=(3, 2, 1, 1))
+CIFAR = dict(widths=(64, 128, 256), stem_chs=16, stem_type="cifar", num_classes=10)
+CIFAR.update(depths=(1, 1, 1), closing_units=(1, 1, 1), mask_pools=(3, 2, 1))

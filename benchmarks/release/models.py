@@ -20,7 +20,7 @@ from benchmarks.common.tables import markdown_table
 from timm_resattn.shipped import read_manifest
 
 COMMAND = "python -m benchmarks.release.models"
-HEADER = ("name", "weights", "top-1", "masks", "licence", "parameters", "GMACs", "input")
+HEADER = ("name", "weights", "top-1", "donor", "masks", "licence", "parameters", "GMACs", "input")
 DEEP = 128  # from this depth on, networks share a row
 SHOWN_TAGS = 2
 
@@ -34,10 +34,10 @@ def rows_of(names: Sequence[str]) -> list[list[str]]:
     return list(rows.values())
 
 
-def sizes_of(name: str) -> tuple[int, float, int]:
-    """Parameters, 10^9 multiply-accumulates for an image, and its side."""
+def sizes_of(name: str, side: int = 0) -> tuple[int, float, int]:
+    """Parameters, 10^9 multiply-accumulates for an image, and its side, by default that of the network's cfg."""
     model = timm.create_model(name, device="meta").eval()
-    side = timm.get_pretrained_cfg(name).input_size[-1]
+    side = side or timm.get_pretrained_cfg(name).input_size[-1]
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, side, side, device="meta"))
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2e9, side
@@ -54,20 +54,38 @@ def tags_of(name: str) -> list[str]:
     return sorted(timm.list_pretrained(f"{name}.*"), key=lambda full: full.partition(".")[2] != default)
 
 
-def weights_of(names: Sequence[str]) -> tuple[str, str, str, str]:
-    """Of the weights of a row's names: tags, the default first, accuracy, whether the masks are trained, licences."""
-    manifest = read_manifest()
+def donors_of(names: Sequence[str]) -> str:
+    """The networks whose trunks the default weights are, with their parameters and GMACs at the same input size."""
+    donors = {}
+    for name in names:
+        cfg = timm.get_pretrained_cfg(name)
+        if cfg.hf_hub_id:
+            donor = cfg.hf_hub_id.removeprefix("timm/").partition(".")[0]
+            parameters, gmacs, _ = sizes_of(donor, cfg.input_size[-1])
+            donors[donor] = f"`{donor}`: {parameters / 1e6:.1f}M, {gmacs:.2f}"
+    return "; ".join(donors.values()) or "-"
+
+
+def accuracy_of(full: str) -> str:
+    """Top-1 of weights: of those that ship as measured here, of others as their cfg's description gives it."""
+    cfg, entry = timm.get_pretrained_cfg(full), read_manifest().get(f"{full}.safetensors")
+    if entry:
+        return f"{entry['accuracy']}% ({entry['dataset']})"
+    stated = re.search(r"\((\d[\d.]*% at [^)]*)\)|(\d[\d.]*%) top-1", cfg.description or "")
+    return next(filter(None, stated.groups())) if stated else "-"
+
+
+def weights_of(names: Sequence[str]) -> tuple[str, str, str, str, str]:
+    """Of a row's weights: tags, the default first; its accuracy; donors; whether the masks are trained; licences."""
     found = {full: timm.get_pretrained_cfg(full) for name in names for full in tags_of(name)}
     if not found:
-        return "-", "-", "-", "-"
+        return "-", "-", "-", "-", "-"
     tags = [f"`{tag}`" for tag in dict.fromkeys(full.partition(".")[2] for full in found)]
     more = len(tags) - SHOWN_TAGS
     shown = ", ".join(tags if more <= 0 else [*tags[:SHOWN_TAGS], f"{more} more"])
     without = [f"`{name}`" for name in names if not timm.list_pretrained(f"{name}.*")]
     shown += f"; none for {', '.join(without)}" if without else ""
-    entries = [manifest[f"{full}.safetensors"] for full in found if f"{full}.safetensors" in manifest]
-    donated = any(cfg.hf_hub_id for cfg in found.values())
-    accuracy = ", ".join(f"{entry['accuracy']}% ({entry['dataset']})" for entry in entries)
+    defaults = [tags_of(name)[0] for name in names if tags_of(name)]
     licences: dict[str, list[str]] = {}
     for full, cfg in found.items():
         licences.setdefault(cfg.license or "none stated", []).append(f"`{full.partition('.')[2]}`")
@@ -76,8 +94,9 @@ def weights_of(names: Sequence[str]) -> tuple[str, str, str, str]:
     ]
     return (
         shown,
-        accuracy or ("its donor's" if donated else "-"),
-        "untrained" if donated else "trained",
+        "; ".join(dict.fromkeys(map(accuracy_of, defaults))),
+        donors_of(names),
+        "untrained" if any(cfg.hf_hub_id for cfg in found.values()) else "trained",
         "; ".join(terms),
     )
 
@@ -97,7 +116,7 @@ def row_of(names: Sequence[str]) -> tuple[str, ...]:
 def block() -> str:
     """All networks."""
     names = list(timm_resattn.resattn.default_cfgs)
-    return markdown_table(HEADER, map(row_of, rows_of(names)), text_columns=5)
+    return markdown_table(HEADER, map(row_of, rows_of(names)), text_columns=6)
 
 
 def main(argv: list[str] | None = None) -> None:
