@@ -160,8 +160,8 @@ def block() -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar_data.load_cifar")
+    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="see benchmarks.cifar.data.load_cifar")
     parser.add_argument("--images", type=int, default=10_000, help="training images, a prefix of the set")
     parser.add_argument("--donor-epochs", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=3)
