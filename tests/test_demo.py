@@ -46,7 +46,6 @@ def test_the_default_reads_more_than_95_percent(tmp_path):
         (dict(epochs=0), "epochs must be at least 1"),
         (dict(path="demo.xyz"), "suffix must be one of"),
         (dict(path="no_such_folder/demo.png"), "does not exist"),
-        (dict(device="abacus"), "device 'abacus' can't be used"),
     ],
 )
 def test_bad_arguments_are_refused_before_training(arguments, message, monkeypatch):

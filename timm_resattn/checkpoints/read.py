@@ -3,9 +3,8 @@
 import argparse
 import pickle
 import re
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ContextManager, Dict, Mapping, Union
+from typing import Any, Dict, Mapping, Union
 
 import numpy as np
 import torch
@@ -38,10 +37,7 @@ def read_file(path: Union[str, Path]) -> Dict[str, Any]:
         if path.suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return {name: torch.from_numpy(archive[name]) for name in archive.files}
-        allow: ContextManager[Any] = nullcontext()
-        if hasattr(torch.serialization, "safe_globals"):  # from torch 2.5
-            allow = torch.serialization.safe_globals([argparse.Namespace])
-        with allow:
+        with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of any kind: it is any content
         raise ValueError(f"{path} {_why_unreadable(path, error)}.") from error

@@ -1,7 +1,7 @@
 """The command line: ``timm-resattn``, or ``python -m timm_resattn``.
 
 A command is a file with one function that adds its parser to the subcommands and sets ``func``, which takes the
-parsed arguments and returns the exit code. ImportError, OSError, RuntimeError and ValueError from it become one
+parsed arguments and returns the exit code. AssertionError, ImportError, OSError, RuntimeError, ValueError become one
 sentence on stderr and exit code 2. ``run`` alone is different: what follows it belongs to the script.
 """
 
@@ -46,7 +46,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except BrokenPipeError:  # the reader has seen enough; what Python would still flush goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
+    except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ModuleNotFoundError):
             reason += '; pip install "timm-resattn[demo]" brings it'
