@@ -71,7 +71,7 @@ def unit_pre(b: Blobs, name: str, source: str, x: Tensor, stride: int = 1, proje
 
 
 def unit_next(b: Blobs, name: str, source: str, x: Tensor, stride: int = 1, project: bool = False) -> Tensor:
-    """Post-activation ResNeXt unit on x; `source` is unused, as there is no BN in front of the unit."""
+    """Post-activation ResNeXt unit on x; `source` is unused, as there is no BN before the unit."""
     shortcut = x
     if project:
         shortcut = conv(b, f"{name}/branch2/conv1_1x1", x, stride)

@@ -83,7 +83,7 @@ def test_pruning_leaves_no_unused_parameter(unit_args, last):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_classifier_behind_pruning():
+def test_classifier_after_pruning():
     model = tiny()
     model.prune_intermediate_layers([1])
     model.reset_classifier(3, "avg")

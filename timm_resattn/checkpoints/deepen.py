@@ -1,6 +1,6 @@
 """Deepening: a trained Residual Attention Network becomes a deeper one that computes the same function.
 
-The Attention Modules that the deeper network has beyond the other's stand behind those of their stage. Each is a trunk
+The Attention Modules that the deeper network has beyond the other's stand after those of their stage. Each is a trunk
 of identity units under a constant mask, so it multiplies the stream by a constant; the closing units, and the next
 stage's projection or the final norm, are told of it. The numbers are those of `timm_resattn.checkpoints.transplant`.
 """

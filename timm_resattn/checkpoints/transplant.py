@@ -8,13 +8,13 @@ learning, ``M`` with naive attention learning. The mask's last convolution makes
 * ``channel``: its rows are equal, so are the C logits of each position, and ``M = 1 / sqrt(C)``. (Logits of 0
   would give M = 0 and a gradient of 1e12, one over the epsilon of the L2 normalisation.)
 
-Where the donor's stream is x, the model's is ``a x`` with ``a = s^k`` behind the k-th module of a stage:
+Where the donor's stream is x, the model's is ``a x`` with ``a = s^k`` after the k-th module of a stage:
 
 * pre-activation: ``a x + a F(BN(x))`` is the unit's output if BN is told of the factor a (below) and the last
   convolution of F takes it;
-* post-activation: so is ``ReLU(a x + a BN(F(BN(conv(x)))))`` if the norm behind each convolution of the
+* post-activation: so is ``ReLU(a x + a BN(F(BN(conv(x)))))`` if the norm after each convolution of the
   stream is told and the last norm's weight and bias take the factor;
-* a projection reads a told norm, or is followed by one, and starts a new stream with a = 1; behind the last
+* a projection reads a told norm, or is followed by one, and starts a new stream with a = 1; after the last
   stage the final norm is told, or, in a post-activation network, the classifier's weight is divided by a;
 * a unit beyond the donor's is the identity: its last convolution, or its last norm's weight and bias, is 0.
 
@@ -75,7 +75,7 @@ def transplant_trunk(state_dict: Mapping[str, torch.Tensor], model: nn.Module) -
 
     The donor's units fill the first places of each stage's trunk, the identity fills the rest; this file's
     docstring derives the numbers. The masks, and what else the donor lacks, keep the model's own values. In
-    eval mode the logits equal the donor's up to rounding; the map behind k modules of a stage is ``s^k``
+    eval mode the logits equal the donor's up to rounding; the map after k modules of a stage is ``s^k``
     times the donor's. In the first training step only the last convolution of each mask gets a gradient, from
     the second on all of it does.
 
@@ -226,7 +226,7 @@ def _donated(state_dict: Mapping[str, torch.Tensor], kind: str, own: StateDict, 
 
 
 def _lift_stem(new: StateDict, eps: float) -> torch.Tensor:
-    """Make the stem's norm and ReLU a shift; returns it, for the norm behind the pooling to be told."""
+    """Make the stem's norm and ReLU a shift; returns it, for the norm after the pooling to be told."""
     mean, var = (new[f"stages.0.blocks.0.norm1.{stat}"] for stat in ("running_mean", "running_var"))
     std = torch.sqrt(var.double() + eps)
     new["stem.norm.running_mean"] = mean
