@@ -20,7 +20,11 @@ UNTRAINED_MASKS = (
     "that network's. They are a start for fine-tuning, in which the masks learn from the second step on, not a "
     "trained Residual Attention Network."
 )
-USAGE = """```python
+USAGE = """```sh
+pip install timm-resattn
+```
+
+```python
 import timm
 import timm_resattn  # registers the models
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from timm.models import PretrainedCfg
 from torch import nn
 
@@ -76,13 +76,18 @@ def pretrained_card(model: nn.Module) -> str:
     """Card of a model's pretrained name: a donor's trunk, a public set, or weights that ship."""
     cfg = PretrainedCfg(**model.pretrained_cfg)
     name = f"{cfg.architecture}.{cfg.tag}"
-    front = {"license": cfg.license or "unknown", "datasets": ["imagenet-1k"]}
+    front: dict[str, Any] = {"license": cfg.license or "unknown", "datasets": ["imagenet-1k"]}
     citations = []
     call = f'timm.create_model("{name}", pretrained=True)'
     licence = f"The weights: {cfg.license}."
     if cfg.file:
         entry = read_manifest()[Path(cfg.file).name]
-        front["datasets"] = [entry["dataset"].lower().replace("-", "")]
+        dataset = entry["dataset"].lower().replace("-", "")
+        front["datasets"] = [dataset]
+        front["model_name"] = name  # with the results, the model-index
+        front["eval_results"] = [
+            EvalResult("image-classification", dataset, entry["dataset"], "accuracy", entry["accuracy"])
+        ]
         what = [
             f"{entry['accuracy']}% top-1 on the 10,000 test images of {entry['dataset']}, measured with the "
             "file that ships in the package.",
