@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from benchmarks.cifar.run import command_of
@@ -64,9 +64,9 @@ def train(
 
 def write_result(trainer: Trainer, out: Path) -> dict[str, Any]:
     """Write weights and ``result.json`` of a run that is at its end; returns what the latter holds."""
-    save_atomically(out / "model.safetensors", lambda path: save_file(weights_of(trainer.model), path))
+    save_atomically(out / "model.safetensors", lambda path: path.write_bytes(save(weights_of(trainer.model))))
     if trainer.ema:
-        save_atomically(out / "ema.safetensors", lambda path: save_file(weights_of(trainer.ema.module), path))
+        save_atomically(out / "ema.safetensors", lambda path: path.write_bytes(save(weights_of(trainer.ema.module))))
     last, seconds = trainer.log[-1], sum(row["seconds"] for row in trainer.log)
     count = len(trainer.log) * trainer.steps_per_epoch * trainer.run.recipe.batch_size
     outside = sum(row["share_outside"] * row["seconds"] for row in trainer.log) / seconds

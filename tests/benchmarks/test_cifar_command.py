@@ -74,6 +74,8 @@ def test_another_seed_is_another_run(train, tmp_path):
     for seed in (0, 1):
         train("--epochs", 1, "--warmup-epochs", 0, "--seed", seed, out=f"seed{seed}")
     first, second = (load_file(tmp_path / f"seed{seed}" / "model.safetensors") for seed in (0, 1))
+    modes = {(tmp_path / "seed0" / name).stat().st_mode for name in ("model.safetensors", "log.jsonl")}
+    assert len(modes) == 1, "weights are as readable as any other file"
     assert not torch.equal(first["head.fc.weight"], second["head.fc.weight"])
 
 
