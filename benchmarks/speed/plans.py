@@ -16,7 +16,7 @@ PARTS = ("main", "batch", "size", "depth", "train", "alternatives")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 IMG_SIZES = (128, 160, 192, 224, 256, 320, 384, 448)
 DEPTHS = (56, 92, 128, 164, 200, 236, 452)
-ALTERNATIVES = ("resnet101", "resnet152", "resnet200", "resnetv2_101")
+ALTERNATIVES = ("resnetv2_50", "resnet101", "resnet152", "resnet200", "resnetv2_101")
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ def plan(part: str, model: str, batch_size: int, img_size: int, device: str) -> 
             Group(tuple(Contender(network, path) for path in paths), batch_size, img_size, last)
             for network in networks
         ]  # fmt: skip
-    ours = ("resattn56", "resattn92")
-    others = (*(f"{PYTORCHCV}{network.replace('resattn', 'resattnet')}" for network in ours), *ALTERNATIVES)
+    ours = ("resattn50", "resattn56", "resattn92")
+    others = (f"{PYTORCHCV}resattnet56", f"{PYTORCHCV}resattnet92", *ALTERNATIVES)
     half = "autocast" if device == "cuda" else "bfloat16"
     contenders = [Contender(others[0], layout="contiguous")]
     contenders += [Contender(network, dtype=dtype) for network in (*ours, *others) for dtype in ("float32", half)]
