@@ -81,7 +81,7 @@ def test_masks_reports_one_sentence_and_writes_nothing(extra, message, checkpoin
 def test_masks_refuses_model_kwargs_without_a_value(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["masks", "image.png", "--model", "resattn56_cifar", "--model-kwargs", "depths"])
-    assert "'depths' is not KEY=VALUE" in capsys.readouterr().err
+    assert "--model-kwargs: must be KEY=VALUE pairs; got depths" in capsys.readouterr().err
 
 
 def test_masks_refuses_damaged_weights(checkpoint, tmp_path, capsys):
