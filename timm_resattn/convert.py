@@ -160,7 +160,7 @@ def without_num_classes(path: Path) -> None:
     timm writes it there and beside them; transformers hands both to ``timm.create_model``, which takes one.
     """
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["model_args"].pop("num_classes", None)
+    config.get("model_args", {}).pop("num_classes", None)  # older timm writes no model_args
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 

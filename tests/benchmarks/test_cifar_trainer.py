@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cifar_runs import MODEL, STEPS
+from cifar_runs import MODEL, STEPS, needs_wsd
 from timm.layers import BatchNormAct2d
 
 from benchmarks.cifar import dead, trainer
@@ -33,6 +33,7 @@ def test_pruned_images_are_the_easy_ones_and_the_rest_stand_for_them(data, tmp_p
     assert not torch.equal(pruning.choose()[0], first)  # the next epoch draws anew
 
 
+@needs_wsd
 def test_smaller_crops_come_first_and_what_they_are_is_the_run_s(data):
     recipe = Recipe(epochs=4, batch_size=16, crop=24, crop_epochs=0.5, sched="wsd", warmup_epochs=0, decay_epochs=1)
     device = torch.device("cpu")
