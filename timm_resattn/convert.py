@@ -24,6 +24,7 @@ from .checkpoints.adapt import SOURCES, load_weights, source_kind
 from .checkpoints.place import StateDict
 from .checkpoints.read import read_file, unwrap
 from .model_card import converted_card
+from .network import ResAttn
 
 __all__ = ["KINDS", "convert", "without_num_classes"]
 
@@ -202,8 +203,7 @@ def _trained_with(
 
 
 def _build(model_name: str, overlay: Dict[str, Any], kwargs: Dict[str, Any]) -> nn.Module:
-    network = type(create_model(model_name, device="meta"))
-    known = inspect.signature(network).parameters.keys() - {"device", "dtype"}
+    known = inspect.signature(ResAttn).parameters.keys() - {"device", "dtype"}
     unknown = kwargs.keys() - known
     if unknown:
         raise ValueError(f"a model has no argument {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}.")

@@ -1,5 +1,9 @@
 """A network that trains in a second, and the options of its runs."""
 
+import json
+import os
+import signal
+
 import pytest
 from timm import scheduler
 
@@ -10,3 +14,27 @@ SMALL = [
 ]
 STEPS = 4  # updates of an epoch over 70 images
 needs_wsd = pytest.mark.skipif(not hasattr(scheduler, "WSDLRScheduler"), reason="timm has no WSD schedule")
+
+
+def stop_after(monkeypatch, updates, stop):
+    """Let ``stop`` be called before an update."""
+    from benchmarks.cifar import trainer  # a source distribution has no benchmarks
+
+    batch, calls = trainer.Trainer.batch, iter(range(1000))
+
+    def counted(self, index):
+        if next(calls) == updates:
+            stop()
+        return batch(self, index)
+
+    monkeypatch.setattr(trainer.Trainer, "batch", counted)
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def log_of(folder):
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    timed = ("seconds", "images_per_second", "share_outside")
+    return [{key: value for key, value in row.items() if key not in timed} for row in rows]

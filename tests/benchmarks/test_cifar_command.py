@@ -1,42 +1,18 @@
 """The command: what it writes and what it refuses."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 
 import pytest
 import timm
 import torch
-from cifar_runs import MODEL
+from cifar_runs import MODEL, log_of
 from helpers import random_cifar
 from safetensors.torch import load_file
 
 from benchmarks.cifar import run as runs
 from benchmarks.cifar import trainer
-
-
-def stop_after(monkeypatch, updates, stop):
-    """Let ``stop`` be called before an update."""
-    batch, calls = trainer.Trainer.batch, iter(range(1000))
-
-    def counted(self, index):
-        if next(calls) == updates:
-            stop()
-        return batch(self, index)
-
-    monkeypatch.setattr(trainer.Trainer, "batch", counted)
-
-
-def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def log_of(folder):
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    timed = ("seconds", "images_per_second", "share_outside")
-    return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
 
 def test_what_the_result_says(train, tmp_path, data):

@@ -2,41 +2,16 @@
 
 import hashlib
 import json
-import os
 import signal
 
 import pytest
 import timm
 import torch
-from cifar_runs import MODEL, STEPS, needs_wsd
+from cifar_runs import MODEL, STEPS, log_of, needs_wsd, stop_after, terminate
 from safetensors.torch import load_file, save_file
 
-from benchmarks.cifar import trainer
 from benchmarks.cifar.recipe import Recipe
 from benchmarks.cifar.run import Run
-
-
-def stop_after(monkeypatch, updates, stop):
-    """Let ``stop`` be called before an update."""
-    batch, calls = trainer.Trainer.batch, iter(range(1000))
-
-    def counted(self, index):
-        if next(calls) == updates:
-            stop()
-        return batch(self, index)
-
-    monkeypatch.setattr(trainer.Trainer, "batch", counted)
-
-
-def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def log_of(folder):
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    timed = ("seconds", "images_per_second", "share_outside")
-    return [{key: value for key, value in row.items() if key not in timed} for row in rows]
-
 
 MIXED = ["--mixup", 0.3, "--cutmix", 1, "--cutout", 6]
 PRUNED = ["--prune", 0.08, "--crop", 20, "--crop-epochs", 0.5]  # leaves the number of updates of an epoch as it is
