@@ -6,14 +6,12 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
 
 import pytest
+from paper_rows import line, schedule
 
 from benchmarks.cifar import many
-from benchmarks.cifar.recipe import RECIPES
-from benchmarks.cifar.results import Results, schedule_of
-from benchmarks.cifar.run import Run
+from benchmarks.cifar.results import Results
 from benchmarks.common.files import read_csv
 from benchmarks.paper import results as paper_results
 from benchmarks.paper import tables
@@ -77,19 +75,6 @@ def test_a_signal_is_handed_on(work):
     done = []
     assert many.train_all(work, command_of_fake(60.0), 2, math.inf, done.append) == -signal.SIGTERM
     assert done == []
-
-
-def schedule(epochs=2, images=None):
-    return schedule_of(Run("resattn56_cifar", replace(RECIPES["paper"], epochs=epochs), images=images))
-
-
-def line(number, cell, error, seed=0, text=None, images=10_000):
-    row = dict.fromkeys(paper_results.FIELDS, "x") | {
-        "table": number, "row": cell.row, "column": cell.column, "seed": seed, "error": error, "parameters": 1_864_000,
-        "epochs": 2, "training_images": 50_000, "held_out": f"test, {images} images", "threads": 2, "gpu": "",
-        "schedule": text or schedule(),
-    }  # fmt: skip
-    return {name: str(value) for name, value in row.items()}
 
 
 def test_lines_of_one_schedule_only(tmp_path):

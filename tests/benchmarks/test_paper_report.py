@@ -1,32 +1,13 @@
 """The report: what an order is worth, and how the tables look."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paper_rows import line
 from scipy.stats import t as student_t
 
-from benchmarks.cifar.recipe import RECIPES
-from benchmarks.cifar.results import schedule_of
-from benchmarks.cifar.run import Run
 from benchmarks.paper import report, tables
-from benchmarks.paper import results as paper_results
 from benchmarks.paper.statistics import paired_difference
-
-
-def schedule(epochs=2, images=None):
-    return schedule_of(Run("resattn56_cifar", replace(RECIPES["paper"], epochs=epochs), images=images))
-
-
-def line(number, cell, error, seed=0, text=None, images=10_000):
-    row = dict.fromkeys(paper_results.FIELDS, "x") | {
-        "table": number, "row": cell.row, "column": cell.column, "seed": seed, "error": error, "parameters": 1_864_000,
-        "epochs": 2, "training_images": 50_000, "held_out": f"test, {images} images", "threads": 2, "gpu": "",
-        "schedule": text or schedule(),
-    }  # fmt: skip
-    return {name: str(value) for name, value in row.items()}
-
 
 errors = st.lists(st.floats(0, 100), min_size=2, max_size=8)
 
