@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from timm_resattn.pictures import read_picture
+from timm_resattn.pictures import find_pictures, read_picture
 
 
 def pixels(path):
@@ -111,3 +111,17 @@ def test_what_is_no_picture_is_one_sentence(tmp_path, make, message):
     with pytest.raises(ValueError, match=message) as error:
         read_picture(path)
     assert "\n" not in str(error.value)
+
+
+def test_pictures_of_folders_are_found_by_their_suffixes_in_order(tmp_path):
+    for name in ("b.JPG", "a/z.png", "a/notes.txt", "c/folder.png/d.webp", "only.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    found = find_pictures([tmp_path / "only.txt", tmp_path, "no_such.png"])
+    names = ["only.txt", "a/z.png", "b.JPG", "c/folder.png/d.webp"]
+    assert found[:-1] == [tmp_path / name for name in names] and str(found[-1]) == "no_such.png"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match="holds no picture"):
+        find_pictures([tmp_path / "b.JPG", empty])

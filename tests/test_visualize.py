@@ -3,10 +3,19 @@ import contextlib
 import pytest
 import timm
 import torch
-from helpers import TINY_ARGS, tiny
+from helpers import TINY_ARGS, live_in, noise, tiny
 
 from timm_resattn import AttentionModule
-from timm_resattn.visualize import capture_masks, overlay, plot_masks, reduce_mask, save_figure
+from timm_resattn.visualize import (
+    capture_masks,
+    overlay,
+    plot_attention,
+    plot_masks,
+    ranked_channel,
+    record_attention,
+    reduce_mask,
+    save_figure,
+)
 
 NAMES = ["stages.0.blocks.1", "stages.1.blocks.1"]
 
@@ -103,39 +112,101 @@ def test_capture_without_masks_says_why(make_model, message):
         pass
 
 
+@pytest.mark.parametrize("options", [{}, dict(attn_residual=False), dict(mask_type="local_conv"), dict(pre_units=0)])
+def test_a_record_is_what_the_forward_pass_computes(options):
+    model = live_in(tiny(**options))
+    x = noise(2, 3, 16, 16)
+    record = record_attention(model, x)
+    with capture_masks(model) as masks, torch.no_grad():
+        logits = model(x)
+    assert torch.equal(record.logits, logits) and torch.equal(record.classes, logits.argmax(1))
+    assert list(record.masks) == list(masks) == NAMES
+    for name, mask in masks.items():
+        assert torch.equal(record.masks[name], mask)
+        weight = mask if model.get_submodule(name).attn_residual is False else 1 + mask
+        torch.testing.assert_close(record.products[name], weight * record.trunks[name])
+    assert not any(t.requires_grad for d in (record.masks, record.gradients, record.effects) for t in d.values())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_effects_are_derivatives_of_the_logit(frozen):
+    """Against a difference of the logit when one value of a mask is changed."""
+    model = live_in(tiny()).double().requires_grad_(not frozen)
+    x, name, at = noise(1, 3, 16, 16).double(), NAMES[1], (0, 5, 2, 3)
+    with torch.inference_mode():
+        record = record_attention(model, x, torch.tensor([3]))
+
+    def logit(step):
+        def change(module, args, output):
+            output = output.clone()
+            output[at] += step
+            return output
+
+        handle = model.get_submodule(name).mask.register_forward_hook(change)
+        with torch.no_grad():
+            result = model(x)[0, 3].item()
+        handle.remove()
+        return result
+
+    slope = (logit(1e-5) - logit(-1e-5)) / 2e-5
+    assert record.gradients[name][at].item() == pytest.approx(slope, rel=1e-5)
+    assert record.effects[name][at].item() == pytest.approx(slope * record.masks[name][at].item(), rel=1e-5)
+
+
+def test_a_record_of_one_image_is_that_of_the_batch():
+    model = live_in(tiny())
+    x = noise(3, 3, 16, 16)
+    together, alone = record_attention(model, x), record_attention(model, x[1:2])
+    for name in NAMES:
+        torch.testing.assert_close(together.effects[name][1:2], alone.effects[name], rtol=1e-4, atol=1e-7)
+
+
+def test_a_record_refuses_training_mode_and_classes_that_are_not_there():
+    with pytest.raises(ValueError, match="evaluation mode"):
+        record_attention(tiny().train(), noise(1, 3, 16, 16))
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        record_attention(tiny().eval(), noise(1, 3, 16, 16), torch.tensor([5]))
+
+
 def test_reductions_follow_their_formulas():
     mask = torch.rand(2, 5, 4, 6)
-    mask[:, 3] *= 9  # varies most
-    mask[:, 1] *= 4
-
-    def stretched(m):
-        low, high = m.amin((1, 2), keepdim=True), m.amax((1, 2), keepdim=True)
-        return (m - low) / (high - low)
-
+    mask[0, 3] *= 9  # varies most
+    mask[0, 1] *= 4
+    mask[1, 2] *= 9
+    mask[1, 4] *= 4
     for how, expected in {
         "mean": mask.mean(1),
-        "max": mask.amax(1),
-        "norm": mask.square().sum(1).sqrt(),
-        "varied": mask[:, 3],
-        "varied:1": mask[:, 3],
-        "varied:2": mask[:, 1],
+        "varied": torch.stack([mask[0, 3], mask[1, 2]]),
+        "varied:1": torch.stack([mask[0, 3], mask[1, 2]]),
+        "varied:2": torch.stack([mask[0, 1], mask[1, 4]]),
         "channel:0": mask[:, 0],
         "channel:4": mask[:, 4],
     }.items():
-        torch.testing.assert_close(reduce_mask(mask, how), stretched(expected), msg=how)
+        torch.testing.assert_close(reduce_mask(mask, how), expected, msg=how)
+    assert ranked_channel(mask, "varied:2").tolist() == [1, 4]
+    assert ranked_channel(mask, "channel:4").tolist() == [4, 4]
+    assert ranked_channel(mask, "mean") is None
+
+
+@pytest.mark.parametrize("how", ["mean", "varied", "varied:3", "channel:1", "pca"])
+def test_no_reduction_depends_on_the_other_images(how):
+    mask = torch.rand(3, 5, 4, 6) * torch.tensor([1.0, 5.0, 0.1]).view(3, 1, 1, 1)
+    for index in range(3):
+        torch.testing.assert_close(reduce_mask(mask, how)[index], reduce_mask(mask[index : index + 1], how)[0])
 
 
 def test_principal_colors_tell_kinds_of_positions_apart():
-    kinds = torch.randint(3, (2, 8, 8))
+    kinds = torch.randint(3, (1, 8, 8))
     mask = torch.rand(3, 64)[kinds].movedim(-1, 1)
     colors = reduce_mask(mask, "pca")
-    assert colors.shape == (2, 8, 8, 3) and colors.min() >= 0 and colors.max() <= 1
+    assert colors.shape == (1, 8, 8, 3) and colors.min() >= 0 and colors.max() <= 1
     of_kind = [colors[kinds == kind] for kind in range(3)]
     assert all(c.std(0).max() < 1e-3 for c in of_kind)
     assert min((of_kind[a][0] - of_kind[b][0]).norm() for a, b in [(0, 1), (0, 2), (1, 2)]) > 0.2
 
 
-@pytest.mark.parametrize("how", ["mean", "max", "norm", "varied", "channel:1", "pca"])
+@pytest.mark.parametrize("how", ["mean", "varied", "channel:1", "pca"])
 def test_reductions_of_a_constant_mask_and_of_other_types_are_finite(how):
     assert reduce_mask(torch.full((1, 2, 3, 3), 0.5, dtype=torch.bfloat16), how).isfinite().all()
 
@@ -144,7 +215,7 @@ def test_reductions_of_a_constant_mask_and_of_other_types_are_finite(how):
     "how", ["median", "varied:0", "varied:5", "channel:4", "channel:x", "channel", "mean:1", "", 3, None]
 )
 def test_unknown_reductions_are_refused(how):
-    with pytest.raises(ValueError, match=r"must be (one of 'mean', 'max'|[01] to [34] here)"):
+    with pytest.raises(ValueError, match=r"must be (one of 'mean', 'varied'|[01] to [34] here)"):
         reduce_mask(torch.rand(1, 4, 3, 3), how)
     with pytest.raises(ValueError, match=r"\(B, C, h, w\)"):
         reduce_mask(torch.rand(4, 3, 3))
@@ -192,7 +263,7 @@ def test_plot_masks_draws_the_grid_and_saves_it(tmp_path, images_along):
     figure = plot_masks(
         images, masks, ["mean", "pca"], ["x", "y", "z"], "caption", path=path, images_along=images_along
     )
-    assert len(figure.axes) == 3 * (1 + 2 * 2)
+    assert len(figure.axes) == 3 * (1 + 2 * 2) + 1  # and a bar
     texts = [axes.get_title() + axes.get_ylabel() for axes in figure.axes]
     assert all(any(text in t for t in texts) for text in ("x", "z", "input", "a\n8x8, mean", "b\n4x4, pca"))
     assert [p.name for p in tmp_path.iterdir()] == ["grid.png"]
@@ -201,9 +272,71 @@ def test_plot_masks_draws_the_grid_and_saves_it(tmp_path, images_along):
     assert (width > height) == (images_along == "rows")
 
 
+def panels(figure):
+    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+
+
+def test_a_panel_does_not_depend_on_the_other_images_and_names_its_channel():
+    pytest.importorskip("matplotlib")
+    model = live_in(tiny())
+    images, hows = torch.rand(3, 3, 16, 16), ["effect", "varied", "mean", "pca"]
+    record = record_attention(model, images)
+    together = plot_masks(images, record, hows)
+    alone = plot_masks(images[1:2], record_attention(model, images[1:2]), hows)
+    columns = 1 + 2 * len(hows)
+    for grouped, single in zip(panels(together)[columns : 2 * columns], panels(alone), strict=True):
+        assert abs(grouped - single).max() < 1e-4
+    channel = ranked_channel(record.masks[NAMES[0]][1:2], "varied").item()
+    assert [t.get_text() for t in alone.axes[2].texts] == [f"channel {channel}"]
+    assert len(alone.axes) == columns + 2  # a bar for values, one for effects
+
+
+def test_values_are_drawn_on_one_scale():
+    """Not stretched: a flat mask is flat, and the same value has the same colour in every panel."""
+    pytest.importorskip("matplotlib")
+    masks = {"flat": torch.full((1, 4, 4, 4), 0.5), "steep": torch.zeros(1, 4, 4, 4)}
+    masks["flat"][0, :, 0, 0] += 1e-3
+    masks["steep"][0, :, 0, 0] = 0.5
+    _, flat, steep = panels(plot_masks(torch.rand(1, 1, 4, 4), masks, alpha=1.0))
+    assert abs(flat - flat[3, 3]).max() < 0.02
+    assert abs(steep[0, 0] - flat[3, 3]).max() < 0.02 and abs(steep[3, 3] - flat[3, 3]).max() > 0.3
+
+
+def test_effects_are_red_or_blue_and_relative_to_the_strongest():
+    pytest.importorskip("matplotlib")
+    model = live_in(tiny())
+    images = torch.rand(1, 3, 16, 16)
+    record = record_attention(model, images)
+    drawn = panels(plot_masks(images, record, alpha=1.0))[1:]
+    density = [e.sum(1)[0] * e.shape[2] * e.shape[3] for e in record.effects.values()]
+    largest = max(d.abs().max() for d in density)
+    for panel, values in zip(drawn, density, strict=True):
+        corner = values[0, 0] / largest  # aligned corners: a corner's colour is that of its value
+        red, _, blue = panel[0, 0]
+        assert (red > blue) == (corner > 0) or abs(corner) < 0.02
+
+
+@pytest.mark.parametrize("channels", [None, [0, 7]])
+def test_figure_1_draws_trunk_mask_and_product(channels, tmp_path):
+    pytest.importorskip("matplotlib")
+    model = live_in(tiny())
+    images = torch.rand(2, 3, 16, 16)
+    record = record_attention(model, images)
+    figure = plot_attention(images, record, channels, ["x", "y"], path=tmp_path / "figure.png")
+    drawn = [axes for axes in figure.axes if axes.images and axes.get_ylabel() == ""]
+    name = NAMES[0]
+    channel = channels[0] if channels else record.effects[name][0].sum((1, 2)).argmax().item()
+    wanted = [tensors[name][0, channel] for tensors in (record.trunks, record.masks, record.products)]
+    for axes, values in zip(drawn, wanted, strict=False):
+        torch.testing.assert_close(torch.from_numpy(axes.images[0].get_array().data), values)
+    assert f"x\n{name}\nchannel {channel}" in [axes.get_ylabel() for axes in figure.axes]
+    assert (tmp_path / "figure.png").stat().st_size > 0
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        (dict(how="effect"), "needs what record_attention returns"),
         (dict(images=torch.rand(3, 16, 16)), "images must be of shape"),
         (dict(images=torch.rand(2, 3, 0, 16)), "images must be of shape .*, not empty"),
         (dict(masks={}), "must not be empty"),

@@ -11,9 +11,10 @@ Where what is:
 * `resattn`: the names, their weights and entry points; `network`: the class `ResAttn`, built from `stages`,
   `attention` (`AttentionModule`), `mask` and `units`;
 * `mask_tuning`: `train_masks_only` on a trunk that stays, `train_all`;
-* `visualize`: `capture_masks`, `reduce_mask`, `plot_masks`;
+* `visualize`: `record_attention`, `capture_masks`, `reduce_mask`, `plot_masks`, `plot_attention`; `app`: a page of them;
 * `checkpoints`: weights from elsewhere, `transplant_trunk`, `deepen`, `from_caffe`, `from_pytorchcv`;
 * `optimize`: `optimize_for_inference`, `retain_freed_memory`;
+* `pictures`, `labels`, `files`: pictures of any kind, names of classes, files that are whole or not there;
 * `convert`, `demo`, `cli`: what the command ``timm-resattn`` does.
 """
 
@@ -23,7 +24,7 @@ from .checkpoints import deepen, from_caffe, from_pytorchcv, transplant_trunk
 from .mask_tuning import train_all, train_masks_only
 from .network import ResAttn
 from .optimize import optimize_for_inference, retain_freed_memory
-from .visualize import capture_masks, plot_masks, reduce_mask
+from .visualize import capture_masks, plot_attention, plot_masks, record_attention, reduce_mask
 
 __all__ = [
     "AttentionModule",
@@ -34,7 +35,9 @@ __all__ = [
     "from_caffe",
     "from_pytorchcv",
     "optimize_for_inference",
+    "plot_attention",
     "plot_masks",
+    "record_attention",
     "reduce_mask",
     "resattn",
     "retain_freed_memory",

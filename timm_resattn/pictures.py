@@ -1,13 +1,29 @@
-"""Reading pictures of any kind as what a person sees: 8-bit RGB, the right way up."""
+"""Finding pictures, and reading any kind of them as what a person sees: 8-bit RGB, the right way up."""
 
 import warnings
 from pathlib import Path
-from typing import Union
+from typing import List, Sequence, Union
 
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["read_picture"]
+__all__ = ["find_pictures", "read_picture"]
+
+
+def find_pictures(paths: Sequence[Union[str, Path]]) -> List[Path]:
+    """The files named, and all pictures in the folders named and below, by their suffixes, sorted.
+
+    Raises:
+        ValueError: A folder holds no picture.
+    """
+    suffixes = Image.registered_extensions().keys()
+    found: List[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+        if path.is_dir() and not inside:
+            raise ValueError(f"the folder {str(path)!r} holds no picture.")
+        found += inside if path.is_dir() else [path]
+    return found
 
 
 def read_picture(path: Union[str, Path]) -> Image.Image:

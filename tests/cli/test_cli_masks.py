@@ -38,7 +38,7 @@ def test_masks_draws_over_images(checkpoint, tmp_path, capsys):
     from PIL import Image
 
     assert main(["masks", *checkpoint]) == 0
-    assert "masks of 2 Attention Modules over 1 images" in capsys.readouterr().out
+    assert "masks of 2 Attention Modules over 1 pictures" in capsys.readouterr().out
     with Image.open(tmp_path / "masks.png") as picture:
         one_reduction = picture.width
     assert main(["masks", *checkpoint, "--img-size", "40", "--reduce", "pca", "--reduce", "channel:15"]) == 0
@@ -51,7 +51,10 @@ def test_masks_draws_over_images(checkpoint, tmp_path, capsys):
     [
         (["--model", "resattn57"], "Unknown model (resattn57); timm-resattn list prints the names"),
         (["--model", "resnet18"], "could not create resnet18"),
-        (["--checkpoint", ""], "masks of random weights mean nothing"),
+        (["--checkpoint", "", "--no-pretrained"], "masks of random weights mean nothing"),
+        (["--class", "10"], "--class must be from 0 to 9; got 10"),
+        (["--class", "cat"], "--class must be from 0 to 9; got cat"),
+        (["--figure1", "--channel", "16"], "--channel must be from 0 to 15, which all masks have; got 16"),
         (["--checkpoint", "no_such_file.pth"], "no_such_file.pth is not there"),
         (["--checkpoint", __file__], "is no file of torch.save"),
         (["--num-classes", "7"], "size mismatch for head.fc.weight"),
@@ -62,16 +65,13 @@ def test_masks_draws_over_images(checkpoint, tmp_path, capsys):
         (["--out", "no_such_folder/masks.png"], "does not exist"),
         (["--out", "masks.xyz"], "suffix must be one of"),
         (["--img-size", "-3"], ""),
-        (["no_such_image.png"], "no_such_image.png is not there"),
-        ([__file__], "cannot identify image file"),
     ],
 )
 def test_masks_reports_one_sentence_and_writes_nothing(extra, message, checkpoint, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     before = sorted(tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
-    argv = ["masks", *checkpoint, *extra] if extra[0].startswith("--") else ["masks", *extra, *checkpoint]
-    assert main(argv) == 2
+    assert main(["masks", *checkpoint, *extra]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("timm-resattn masks: ")
     assert error.count("\n") == 1
@@ -100,3 +100,41 @@ def test_masks_reads_what_the_other_entrances_read(checkpoint, tmp_path, wrap):
     weights = torch.load(tmp_path / "weights.pth", weights_only=True)["state_dict"]
     torch.save(wrap(weights), tmp_path / "weights.pth")
     assert main(["masks", *checkpoint]) == 0
+
+
+def test_masks_draws_the_others_where_a_picture_cannot_be_read(checkpoint, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["masks", "no_such_image.png", __file__, *checkpoint]) == 1
+    printed = capsys.readouterr()
+    assert "over 1 pictures" in printed.out
+    first, second = printed.err.splitlines()
+    assert "no_such_image.png is not there" in first and "cannot identify image file" in second
+
+
+def test_masks_of_no_readable_picture(checkpoint, tmp_path, capsys):
+    assert main(["masks", __file__, *checkpoint[1:]]) == 2
+    assert "none of the pictures could be read" in capsys.readouterr().err
+    assert not (tmp_path / "masks.png").exists()
+
+
+def test_figure_1(checkpoint, tmp_path):
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    heights = []
+    for channels in ([], ["--channel", "3"], ["--channel", "3", "--channel", "5"]):
+        assert main(["masks", *checkpoint, "--figure1", *channels]) == 0
+        with Image.open(tmp_path / "masks.png") as picture:
+            heights.append(picture.height)
+    assert heights[0] == heights[1] < heights[2]
+
+
+def test_the_class_is_chosen_by_name_or_number(checkpoint, tmp_path):
+    pytest.importorskip("matplotlib")
+    image, out = checkpoint[0], tmp_path / "masks.png"
+    pictures = {}
+    for target in ("frog", "6", "7"):
+        argv = ["masks", image, "--model", "resattn56_cifar", "--out", str(out), "--class", target]
+        assert main(argv) == 0
+        pictures[target] = out.read_bytes()
+    assert pictures["frog"] == pictures["6"] != pictures["7"]

@@ -14,7 +14,7 @@ import timm
 import torch
 
 from .. import __version__
-from . import convert, demo, list, masks, run
+from . import convert, demo, list, masks, predict, run
 
 __all__ = ["main"]
 
@@ -36,7 +36,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     versions = f"%(prog)s {__version__} (timm {timm.__version__}, torch {torch.__version__})"
     parser.add_argument("--version", action="version", version=versions)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for command in (list, run, masks, convert, demo):
+    for command in (list, predict, masks, run, convert, demo):
         command.add_command(commands)
     args = parser.parse_args(argv)
     try:

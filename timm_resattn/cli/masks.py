@@ -1,30 +1,50 @@
 """``timm-resattn masks``."""
 
 import argparse
-from pathlib import Path
-from typing import Any
+from typing import Any, List, Optional
 
 import torch
-from timm.data import create_transform, resolve_model_data_config
+from timm.data import resolve_model_data_config
 
-from ..pictures import read_picture
-from ..visualize import REDUCTIONS, capture_masks, check_picture_path, plot_masks
+from ..labels import class_names
+from ..visualize import REDUCTIONS, check_picture_path, plot_attention, plot_masks, record_attention
 from .options import add_model_options, load_model
+from .reading import Pictures
 
 __all__ = ["add_command"]
+
+HOW_TO_READ = {
+    "effect": "effect: red where the mask raises the logit of the class named, blue where it lowers it (mask x gradient, "
+    "summed over the channels)",
+    "pca": "pca: equal colour, equal treatment",
+    "mean": "mean, varied, channel: H = (1 + M) T, so 0 leaves a feature of the trunk as it is and 1 doubles it",
+}
 
 
 def add_command(commands: Any) -> None:
     """Add ``timm-resattn masks`` to the command line."""
-    parser = commands.add_parser("masks", help="draw a trained model's masks over images")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
-    add_model_options(parser)
+    parser = commands.add_parser("masks", help="draw a trained model's masks over pictures")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, or a folder of them, searched to its depth")
+    add_model_options(parser, default="resattn92_cifar")
     parser.add_argument("--img-size", type=int, metavar="N", help="image side, if not the model's own")
+    parser.add_argument("--class", dest="target", metavar="C", help="name or number of a class; default: the predicted")
     parser.add_argument(
         "--reduce",
         action="append",
         metavar="HOW",
-        help=f"what to draw of a mask's channels, repeatable: {', '.join(REDUCTIONS)} (default: varied)",
+        help=f"what to draw of a mask's channels, repeatable: effect, {', '.join(REDUCTIONS)} (default: effect)",
+    )
+    parser.add_argument(
+        "--figure1",
+        action="store_true",
+        help="draw the paper's Figure 1 instead: a channel before the mask, the mask, and after it",
+    )
+    parser.add_argument(
+        "--channel",
+        type=int,
+        action="append",
+        metavar="K",
+        help="a channel for --figure1, repeatable (default: of each mask the one that raises the class most)",
     )
     parser.add_argument("--out", default="masks.png", metavar="FILE", help="default: masks.png")
     parser.set_defaults(func=_masks)
@@ -32,21 +52,46 @@ def add_command(commands: Any) -> None:
 
 def _masks(args: argparse.Namespace) -> int:
     if not args.checkpoint and not args.pretrained:
-        raise ValueError("the masks of random weights mean nothing; give --checkpoint FILE or --pretrained.")
+        raise ValueError("the masks of random weights mean nothing; give --checkpoint FILE or published weights.")
     check_picture_path(args.out)
     model = load_model(args)
-    if getattr(model, "in_chans", 3) != 3:
-        raise ValueError("the model must take RGB images, in_chans=3.")
+    names = class_names(model)
+    target = None if args.target is None else _class_index(args.target, names, model.num_classes)
     config = resolve_model_data_config(model, {"img_size": args.img_size})
-    transform = create_transform(**config, is_training=False)
-    inputs = torch.stack([transform(read_picture(path)) for path in args.images])
-    with capture_masks(model) as masks, torch.inference_mode():
-        model(inputs)
-    if all(mask.flatten(2).std(2).max() < 1e-6 for mask in masks.values()):
+    pictures = Pictures("masks", args.paths, model, config)
+    read = list(pictures)
+    if not read:
+        raise ValueError("none of the pictures could be read.")
+    inputs = torch.stack([image for _, image in read])
+    record = record_attention(model, inputs, None if target is None else torch.full((len(inputs),), target))
+    if all(mask.flatten(2).std(2).max() < 1e-6 for mask in record.masks.values()):
         raise ValueError("these weights have untrained masks, the same everywhere (a trunk's, transplanted).")
 
     mean, std = (torch.tensor(config[key]).view(-1, 1, 1) for key in ("mean", "std"))
-    titles = [Path(path).name for path in args.images]
-    plot_masks((inputs * std + mean).clamp(0, 1), masks, args.reduce or "varied", titles, path=args.out)
-    print(f"{args.out}: masks of {len(masks)} Attention Modules over {len(titles)} images")
-    return 0
+    images = (inputs * std + mean).clamp(0, 1)
+    probabilities = record.logits.softmax(1).gather(1, record.classes[:, None])[:, 0]
+    titles = [
+        f"{path.name}\n{names[c] if names else f'class {c}'} {p:.1%}"
+        for (path, _), c, p in zip(read, record.classes.tolist(), probabilities.tolist())
+    ]
+    if args.figure1:
+        channels = min(mask.shape[1] for mask in record.masks.values())
+        if wrong := [k for k in args.channel or () if not 0 <= k < channels]:
+            raise ValueError(f"--channel must be from 0 to {channels - 1}, which all masks have; got {wrong[0]}.")
+        plot_attention(images, record, args.channel, titles, path=args.out)
+    else:
+        hows: List[str] = args.reduce or ["effect"]
+        kinds = {"effect": "effect", "pca": "pca"}
+        lines = {HOW_TO_READ[kinds.get(how, "mean")]: None for how in hows}
+        plot_masks(images, record, hows, titles, "\n".join(lines), path=args.out)
+    print(f"{args.out}: masks of {len(record.masks)} Attention Modules over {len(read)} pictures")
+    return 1 if pictures.unreadable else 0
+
+
+def _class_index(target: str, names: Optional[List[str]], classes: int) -> int:
+    if names and target in names:
+        return names.index(target)
+    if target.isdecimal() and int(target) < classes:
+        return int(target)
+    some = f", or a name: {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}" if names else ""
+    raise ValueError(f"--class must be from 0 to {classes - 1}{some}; got {target}.")

@@ -29,25 +29,35 @@ def add_model_kwargs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `load_model` reads."""
-    parser.add_argument("--model", required=True, metavar="NAME", help="model name, see timm-resattn list")
+def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add what `load_model` reads; ``default`` is the model's name if none is given."""
+    parser.add_argument(
+        "--model",
+        default=default,
+        metavar="NAME",
+        help=f"model name, see timm-resattn list, or local-dir:FOLDER that convert wrote (default: {default})",
+    )
     parser.add_argument("--checkpoint", metavar="FILE", help="weights of timm's train.py, or a state dict")
-    parser.add_argument("--pretrained", action="store_true", help="use the model's published weights")
+    parser.add_argument(
+        "--pretrained",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="use the model's published weights where no checkpoint is given (default: yes)",
+    )
     parser.add_argument("--num-classes", type=int, metavar="N", help="classes, if not the model's own")
     add_model_kwargs(parser)
 
 
 def load_model(args: argparse.Namespace) -> nn.Module:
     """The model that the options ask for, in evaluation mode; a `ValueError` of one sentence if there is none."""
+    pretrained = args.pretrained and not args.checkpoint
     try:
-        model = timm.create_model(
-            args.model, pretrained=args.pretrained, num_classes=args.num_classes, **args.model_kwargs
-        )
+        model = timm.create_model(args.model, pretrained=pretrained, num_classes=args.num_classes, **args.model_kwargs)
     except Exception as error:  # of any kind: names, arguments, the network, files
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason if len(reason) < 300 else f"{reason[:300]} ..."
-        hint = "" if timm.is_model(args.model) else "; timm-resattn list prints the names"
+        known = timm.is_model(args.model) or args.model.startswith("local-dir:")
+        hint = "" if known else "; timm-resattn list prints the names"
         raise ValueError(f"could not create {args.model}: {reason}{hint}") from error
     if args.checkpoint:
         checkpoint = read_file(args.checkpoint)
@@ -55,4 +65,6 @@ def load_model(args: argparse.Namespace) -> nn.Module:
             load_weights(model, checkpoint)
         except ValueError as error:
             raise ValueError(f"{args.checkpoint}: {error}") from error
+        if not args.model.startswith("local-dir:"):
+            model.pretrained_cfg["label_names"] = None  # those of the published weights
     return model.eval()

@@ -1,0 +1,1 @@
+"""Which map of a mask shows what the network uses?"""

@@ -1,0 +1,129 @@
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from timm_resattn.cli import main
+
+TINY_KWARGS = ["depths=(1,1)", "widths=(16,32)", "closing_units=(0,1)", "mask_pools=(2,1)"]
+
+
+@pytest.fixture
+def album(tmp_path):
+    """A folder of pictures, some of them deep, and a broken one beside it."""
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "deep/b.jpg", "deep/deeper/c.tif"):
+        path = tmp_path / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "album/notes.txt").write_text("no picture")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "album/a.png").read_bytes()[:-900])
+    return tmp_path / "album"
+
+
+def expected(path, model="resattn56_cifar"):
+    network = timm.create_model(model, pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
+    with torch.inference_mode():
+        return network(transform(Image.open(path).convert("RGB"))[None]).softmax(1)[0]
+
+
+def test_pictures_and_folders(album, capsys):
+    assert main(["predict", str(album), str(album / "a.png"), "--model", "resattn56_cifar", "--topk", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    paths = [album / name for name in ("a.png", "deep/b.jpg", "deep/deeper/c.tif", "a.png")]
+    assert [line.partition(": ")[0] for line in lines] == list(map(str, paths))
+    names = timm.get_pretrained_cfg("resattn56_cifar").label_names
+    for path, line in zip(paths, lines, strict=True):
+        best = expected(path).topk(2)
+        wanted = ", ".join(f"{names[i]} {p:.1%}" for p, i in zip(*best, strict=True))
+        assert line == f"{path}: {wanted}"
+
+
+def test_json_lines_into_a_file_and_a_broken_picture(album, tmp_path, capsys):
+    out = tmp_path / "predictions.jsonl"
+    broken = album.parent / "broken.png"
+    options = ["--model", "resattn56_cifar", "--json", "--out", str(out)]
+    assert main(["predict", str(broken), str(album), "no_such.png", *options]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [line for line in printed.err.splitlines() if line.startswith("timm-resattn")] == [
+        line for line in printed.err.splitlines() if "broken.png cannot be read" in line or "no_such.png is not" in line
+    ]
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 3 and rows[0]["path"] == str(album / "a.png")
+    probabilities = expected(album / "a.png")
+    for prediction in rows[0]["predictions"]:
+        assert prediction["probability"] == pytest.approx(probabilities[prediction["class"]].item(), abs=1e-6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["album", "broken.png", "predictions.jsonl"]
+
+
+def test_a_checkpoint_has_no_names_of_other_weights(album, tmp_path, capsys):
+    kwargs = dict(depths=(1, 1), widths=(16, 32), closing_units=(0, 1), mask_pools=(2, 1))
+    torch.save(timm.create_model("resattn56_cifar", **kwargs).state_dict(), tmp_path / "weights.pth")
+    options = ["--checkpoint", str(tmp_path / "weights.pth"), "--model", "resattn56_cifar", "--json"]
+    assert main(["predict", str(album / "a.png"), *options, "--model-kwargs", *TINY_KWARGS]) == 0
+    assert set(json.loads(capsys.readouterr().out)["predictions"][0]) == {"class", "probability"}
+
+
+def test_a_converted_folder_with_its_names(album, tmp_path, capsys):
+    kwargs = dict(depths=(1, 1), widths=(16, 32), closing_units=(0, 1), mask_pools=(2, 1), num_classes=2)
+    torch.save(timm.create_model("resattn56_cifar", **kwargs).state_dict(), tmp_path / "weights.pth")
+    source = [str(tmp_path / "weights.pth"), str(tmp_path / "folder"), "--model", "resattn56_cifar"]
+    assert main(["convert", *source, "--model-kwargs", *TINY_KWARGS, "--label-names", "owl", "fox"]) == 0
+    capsys.readouterr()
+    options = ["--model", f"local-dir:{tmp_path / 'folder'}", "--topk", "2"]
+    assert main(["predict", str(album / "a.png"), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "owl " in printed and "fox " in printed
+
+
+def test_imagenet_has_timms_names():
+    from timm_resattn.labels import class_names
+
+    model = timm.create_model("resattn50", device="meta")
+    names = class_names(model)
+    assert len(names) == 1000 and names[:2] == ["tench, Tinca tinca", "goldfish, Carassius auratus"]
+    assert class_names(timm.create_model("resattn56_cifar", num_classes=7)) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["EMPTY"], "holds no picture"),
+        (["no_such.png"], "none of the pictures could be read"),
+        (["a.png", "--topk", "11"], "--topk must be from 1 to the model's 10 classes; got 11"),
+        (["a.png", "--topk", "0"], "--topk must be from 1"),
+        (["a.png", "--out", "nowhere/x.jsonl"], "does not exist"),
+        (["a.png", "--out", "EMPTY"], "is a folder"),
+        (["a.png", "--model", "resattn57"], "Unknown model (resattn57); timm-resattn list prints the names"),
+        (["a.png", "--model", "local-dir:nowhere"], "could not create local-dir:nowhere"),
+        (["a.png", "--model", "resattn56"], "could not create resattn56: "),
+        (["a.png", "--no-pretrained"], "random weights predict nothing"),
+        (["a.png", "--checkpoint", "nowhere.pth"], "nowhere.pth is not there"),
+        (["a.png", "--model-kwargs", "in_chans=1"], "must take RGB images"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, message, album, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(album)
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    argv = ["predict", "--model", "resattn56_cifar", *arguments]
+    assert main([str(tmp_path / "empty") if word == "EMPTY" else word for word in argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert all(line.startswith("timm-resattn predict: ") for line in error.splitlines())
+    assert error.count("\n") == (2 if "none of" in message else 1)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_error_on_the_way_leaves_the_old_file(album, tmp_path, monkeypatch):
+    out = tmp_path / "out.txt"
+    out.write_text("old")
+    monkeypatch.setattr("timm_resattn.cli.predict._line", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["predict", str(album), "--model", "resattn56_cifar", "--out", str(out)])
+    assert out.read_text() == "old" and sorted(p.name for p in tmp_path.iterdir()) == ["album", "broken.png", "out.txt"]

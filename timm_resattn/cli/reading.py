@@ -1,0 +1,62 @@
+"""Reading the pictures that are named on the command line."""
+
+import sys
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Sequence, Tuple
+
+import torch
+from PIL import Image
+from timm.data import create_transform
+from torch import nn
+
+from ..pictures import find_pictures, read_picture
+
+__all__ = ["Pictures"]
+
+
+class Pictures:
+    """Pictures of files and folders, transformed; those that can't be read are named on stderr and left out.
+
+    Iterating gives path and image ``(3, H, W)``; afterwards ``unreadable`` counts what was left out.
+
+    Args:
+        command: The command's name, for the messages.
+        paths: Files and folders.
+        model: The network that will take them.
+        config: Its data config.
+
+    Raises:
+        ValueError: A folder holds no picture, or the network takes no RGB images.
+    """
+
+    def __init__(self, command: str, paths: Sequence[str], model: nn.Module, config: "dict[str, Any]") -> None:
+        if getattr(model, "in_chans", 3) != 3:
+            raise ValueError("the model must take RGB images, in_chans=3.")
+        self.command = command
+        self.paths = find_pictures(paths)
+        self.transform: Callable[[Image.Image], torch.Tensor] = create_transform(**config, is_training=False)
+        self.unreadable = 0
+
+    def __iter__(self) -> Iterator[Tuple[Path, torch.Tensor]]:
+        from tqdm import tqdm
+
+        for path in tqdm(self.paths, desc="pictures", unit="picture", disable=None, leave=False):
+            try:
+                picture = read_picture(path)
+            except ValueError as error:
+                self.unreadable += 1
+                print(f"timm-resattn {self.command}: {error}", file=sys.stderr)
+                continue
+            yield path, self.transform(picture)
+
+    def batches(self, size: int) -> Iterator[Tuple[List[Path], torch.Tensor]]:
+        """Paths and images ``(B, 3, H, W)``, at most ``size`` at a time."""
+        paths, images = [], []
+        for path, image in self:
+            paths.append(path)
+            images.append(image)
+            if len(paths) == size:
+                yield paths, torch.stack(images)
+                paths, images = [], []
+        if paths:
+            yield paths, torch.stack(images)

@@ -1,0 +1,24 @@
+"""Names of a classifier's classes."""
+
+from typing import List, Optional
+
+from timm.data import CustomDatasetInfo, ImageNetInfo, infer_imagenet_subset
+from torch import nn
+
+__all__ = ["class_names"]
+
+
+def class_names(model: nn.Module) -> Optional[List[str]]:
+    """Names of the classes, in order: those of the weights' cfg, else of the ImageNet set of so many classes.
+
+    None if neither is known.
+    """
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    names, classes = cfg.get("label_names"), getattr(model, "num_classes", 0)
+    if isinstance(names, (list, tuple)) and len(names) == classes:
+        info = CustomDatasetInfo(names, cfg.get("label_descriptions"))
+    elif subset := infer_imagenet_subset({"num_classes": classes}):
+        info = ImageNetInfo(subset)
+    else:
+        return None
+    return [info.index_to_description(index) for index in range(classes)]
