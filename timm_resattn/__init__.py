@@ -11,7 +11,7 @@ Where what is:
 * `resattn`: the names, their weights and entry points; `network`: the class `ResAttn`, built from `stages`,
   `attention` (`AttentionModule`), `mask` and `units`;
 * `mask_tuning`: `train_masks_only` on a trunk that stays, `train_all`;
-* `visualize`: `record_attention`, `capture_masks`, `reduce_mask`, `plot_masks`, `plot_attention`; `app`: a page of them;
+* `visualize`: `record_attention`, `capture_masks`, `reduce_mask`, `plot_masks`, `plot_attention`; `app`: the page;
 * `checkpoints`: weights from elsewhere, `transplant_trunk`, `deepen`, `from_caffe`, `from_pytorchcv`;
 * `optimize`: `optimize_for_inference`, `retain_freed_memory`;
 * `pictures`, `labels`, `files`: pictures of any kind, names of classes, files that are whole or not there;

@@ -130,8 +130,8 @@ def build_app(models: Mapping[str, nn.Module]) -> Any:
     with gr.Blocks(title="Residual attention", analytics_enabled=False) as app:
         gr.Markdown(
             "# What the masks do\n"
-            "`H = (1 + M) T`: a mask *M* weights the features *T* of its trunk. **effect**: red where the mask raises "
-            "the logit of the class, blue where it lowers it, relative to the strongest place of the picture. "
+            "`H = (1 + M) T`: a mask *M* weights the features *T* of its trunk. **effect**: where the mask raises "
+            "the logit of the class, relative to the strongest place of the picture. "
             "**mean**, **varied**, **channel**: values of the mask. **pca**: equal colour, equal treatment."
         )
         with gr.Row():

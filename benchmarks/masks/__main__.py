@@ -103,7 +103,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         return sum(row[key] for row in group) / len(group)
 
     lines = []
-    for (model, candidate), group in sorted(groups.items(), key=lambda item: (item[0][0], -mean(item[1], "difference"))):
+    for (model, candidate), group in sorted(
+        groups.items(), key=lambda item: (item[0][0], -mean(item[1], "difference"))
+    ):
         values = [f"{mean(group, key):.3f}" for key in ("deletion", "insertion")]
         error = f"{mean(group, 'difference'):.3f} ± {1.96 * mean(group, 'difference_se'):.3f}"
         share = f"{mean(group, 'share'):.0%} ± {196 * mean(group, 'share_se'):.0f}"

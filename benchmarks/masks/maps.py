@@ -1,4 +1,4 @@
-"""Candidates: maps ``(B, h, w)`` of a mask, higher where it should matter more, and baselines that use no mask."""
+"""Candidates: maps ``(B, h, w)`` of a mask, higher where it should matter more, and baselines: no value of a mask."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,11 +17,13 @@ OF_MASK: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 OF_CLASS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "mask x gradient": lambda mask, grad, _: (mask * grad).sum(1),
     "mask x gradient, positive part": lambda mask, grad, _: (mask * grad).clamp(min=0).sum(1),
-    "deviation x gradient": lambda mask, grad, reference: ((mask - reference) * grad).sum(1),
+    "deviation x gradient, positive part": lambda mask, grad, reference: (
+        ((mask - reference) * grad).clamp(min=0).sum(1)
+    ),
     "gradient": lambda _, grad, __: grad.sum(1),
     "gradient, positive part": lambda _, grad, __: grad.clamp(min=0).sum(1),
 }
-BASELINES = ("random", "centre", "input gradient")
+BASELINES = ("random", "centre", "input gradient", "gradient", "gradient, positive part")
 
 
 def reference_means(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -54,13 +56,10 @@ def baselines(
 def maps(
     model: nn.Module, images: torch.Tensor, classes: torch.Tensor, reference: dict[str, torch.Tensor]
 ) -> Iterator[tuple[str, str, torch.Tensor]]:
-    """Candidate, module and map; those of the class once for its logit and once for its log-probability."""
+    """Candidate, module and map; those of the class are of its logit."""
     record = record_attention(model, images, classes)
-    contrast = record_attention(nn.Sequential(model, nn.LogSoftmax(1)).eval(), images, classes)
     for module, mask in record.masks.items():
         for name, reduce in OF_MASK.items():
             yield name, module, reduce(mask, reference[module])
         for name, reduce_class in OF_CLASS.items():
-            yield f"{name}, logit", module, reduce_class(mask, record.gradients[module], reference[module])
-            gradient = contrast.gradients[f"0.{module}"]
-            yield f"{name}, log p", module, reduce_class(mask, gradient, reference[module])
+            yield name, module, reduce_class(mask, record.gradients[module], reference[module])

@@ -14,8 +14,7 @@ from .reading import Pictures
 __all__ = ["add_command"]
 
 HOW_TO_READ = {
-    "effect": "effect: red where the mask raises the logit of the class named, blue where it lowers it (mask x gradient, "
-    "summed over the channels)",
+    "effect": "effect: where the mask raises the class named (mask x gradient, positive part, summed over channels)",
     "pca": "pca: equal colour, equal treatment",
     "mean": "mean, varied, channel: H = (1 + M) T, so 0 leaves a feature of the trunk as it is and 1 doubles it",
 }
@@ -24,7 +23,9 @@ HOW_TO_READ = {
 def add_command(commands: Any) -> None:
     """Add ``timm-resattn masks`` to the command line."""
     parser = commands.add_parser("masks", help="draw a trained model's masks over pictures")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, or a folder of them, searched to its depth")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a picture, or a folder of them, searched to its depth"
+    )
     add_model_options(parser, default="resattn92_cifar")
     parser.add_argument("--img-size", type=int, metavar="N", help="image side, if not the model's own")
     parser.add_argument("--class", dest="target", metavar="C", help="name or number of a class; default: the predicted")
@@ -81,8 +82,7 @@ def _masks(args: argparse.Namespace) -> int:
         plot_attention(images, record, args.channel, titles, path=args.out)
     else:
         hows: List[str] = args.reduce or ["effect"]
-        kinds = {"effect": "effect", "pca": "pca"}
-        lines = {HOW_TO_READ[kinds.get(how, "mean")]: None for how in hows}
+        lines = dict.fromkeys(HOW_TO_READ.get(how, HOW_TO_READ["mean"]) for how in hows)
         plot_masks(images, record, hows, titles, "\n".join(lines), path=args.out)
     print(f"{args.out}: masks of {len(record.masks)} Attention Modules over {len(read)} pictures")
     return 1 if pictures.unreadable else 0

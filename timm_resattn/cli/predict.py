@@ -23,7 +23,9 @@ BATCH_SIZE = 16
 def add_command(commands: Any) -> None:
     """Add ``timm-resattn predict`` to the command line."""
     parser = commands.add_parser("predict", help="classify pictures")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, or a folder of them, searched to its depth")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a picture, or a folder of them, searched to its depth"
+    )
     add_model_options(parser, default="resattn50")
     parser.add_argument("--img-size", type=int, metavar="N", help="image side, if not the model's own")
     parser.add_argument("--topk", type=int, default=3, metavar="K", help="classes for each picture (default: 3)")

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_picture_path", "overlay", "plot_attention", "plot_masks", "save_figure"]
 
-VALUES, EFFECTS = "inferno", "RdBu_r"  # colour maps
+CMAP = "inferno"
 
 
 def _matplotlib() -> Any:
@@ -29,7 +29,7 @@ def _matplotlib() -> Any:
     return matplotlib
 
 
-def overlay(image: torch.Tensor, heat: torch.Tensor, alpha: float = 0.6, cmap: str = VALUES) -> np.ndarray:
+def overlay(image: torch.Tensor, heat: torch.Tensor, alpha: float = 0.6, cmap: str = CMAP) -> np.ndarray:
     """Lay a reduced mask over its image: ``(1 - alpha) * image + alpha * colour(heat)``.
 
     ``heat`` is resized as the network resizes its masks: bilinearly, with aligned corners.
@@ -59,12 +59,11 @@ def overlay(image: torch.Tensor, heat: torch.Tensor, alpha: float = 0.6, cmap: s
     return ((1 - alpha) * picture + alpha * color).astype(np.float32)
 
 
-def _effect_heats(record: AttentionRecord, pixels: int) -> Tuple[List[torch.Tensor], torch.Tensor]:
-    """Effects of each module, per pixel, in [0, 1] with 1/2 for none, and the strongest of each image."""
-    maps = [effect.float().sum(1) * (effect.shape[2] * effect.shape[3] / pixels) for effect in record.effects.values()]
-    strongest = torch.stack([m.abs().amax((1, 2)) for m in maps]).amax(0)
-    limits = strongest.clamp(min=torch.finfo(torch.float32).tiny)[:, None, None]
-    return [0.5 + m / (2 * limits) for m in maps], strongest
+def _effect_heats(record: AttentionRecord) -> List[torch.Tensor]:
+    """What each module's mask raises the class by, ``(B, h, w)``, relative to the strongest place of the image."""
+    maps = [effect.float().clamp(min=0).sum(1) * effect[0, 0].numel() for effect in record.effects.values()]
+    strongest = torch.stack([m.amax((1, 2)) for m in maps]).amax(0).clamp(min=torch.finfo(torch.float32).tiny)
+    return [m / strongest[:, None, None] for m in maps]
 
 
 def plot_masks(
@@ -79,16 +78,16 @@ def plot_masks(
 ) -> "Figure":
     """Draw a grid: for each image a row with the image, then its masks laid over it, module by module.
 
-    Values of masks are drawn on one scale, from 0 to 1. Effects on the class are drawn per pixel of the image, over its
-    greys, relative to the strongest one of the image in any module. A panel of one image is therefore the same
-    whatever else is drawn, and panels can be compared by their colours.
+    All panels are on one scale, from 0 to 1: values of masks as they are, effects on the class per pixel of the image
+    and relative to the strongest one of the image in any module. A panel of one image is therefore the same whatever
+    other images are drawn, and panels can be compared by their colours.
 
     Args:
         images: ``(B, 1 or 3, H, W)`` in [0, 1].
         masks: What `record_attention` returns, or what `capture_masks` yields: name to mask ``(B, C, h, w)``.
         how: One or more reductions, see `reduce_mask`; each gives a column for each module. ``"effect"`` draws the sum
-            over the channels of `AttentionRecord.effects`. By default ``"effect"`` where masks are a record, else
-            ``"mean"``.
+            over the channels of the positive part of `AttentionRecord.effects`. By default ``"effect"`` where masks are
+            a record, else ``"mean"``.
         titles: One for each image.
         caption: Text under the grid.
         path: Also save the figure there; the suffix sets the format.
@@ -96,7 +95,7 @@ def plot_masks(
         images_along: ``"rows"``, or ``"columns"`` for the transposed grid, better for many images.
 
     Returns:
-        The figure. ``figure.axes`` goes through the grid row by row; colour bars come last.
+        The figure. ``figure.axes`` goes through the grid row by row; the colour bar comes last.
 
     Raises:
         ValueError: An argument is not what it may be.
@@ -121,19 +120,17 @@ def plot_masks(
     if path is not None:
         check_picture_path(path)
 
-    greys = images.float().mean(1, keepdim=True)
     labels = ["input"]
     pictures = [[overlay(image, torch.zeros(1, 1), alpha=0) for image in images]]
     notes: List[Sequence[Optional[str]]] = [[None] * len(images)]
-    effects, strongest = _effect_heats(record, images.shape[2] * images.shape[3]) if record else ([], None)
+    effects = _effect_heats(record) if record else []
     for index, (name, mask) in enumerate(tensors.items()):
         for one_how in hows:
             if one_how == "effect":
                 heats, channels = effects[index], None
-                pictures.append([overlay(grey, heat, alpha, EFFECTS) for grey, heat in zip(greys, heats)])
             else:
                 heats, channels = reduce_mask(mask, one_how), ranked_channel(mask, one_how)
-                pictures.append([overlay(image, heat, alpha, VALUES) for image, heat in zip(images, heats)])
+            pictures.append([overlay(image, heat, alpha) for image, heat in zip(images, heats)])
             notes.append([None] * len(images) if channels is None else [f"channel {c}" for c in channels])
             labels.append(f"{name}\n{mask.shape[2]}x{mask.shape[3]}, {one_how}")
 
@@ -161,14 +158,9 @@ def plot_masks(
     if caption is not None:
         figure.supxlabel(caption, fontsize=9)
 
-    def bar(low: float, cmap: str, label: str) -> None:
-        scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(low, 1), cmap)
-        figure.colorbar(scale, ax=grid.ravel().tolist(), label=label, aspect=30, pad=0.01, shrink=0.9)
-
-    if any(one_how not in ("effect", "pca") for one_how in hows):
-        bar(0, VALUES, "value of the mask")
-    if strongest is not None and "effect" in hows:
-        bar(-1, EFFECTS, "effect on the class, of the image's strongest")
+    if set(hows) != {"pca"}:
+        scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), CMAP)
+        figure.colorbar(scale, ax=grid.ravel().tolist(), aspect=30, pad=0.01, shrink=0.9)
     if path is not None:
         save_figure(figure, path)
     return figure
@@ -216,7 +208,7 @@ def plot_attention(
         low, high = min(trunk.min(), product.min()).item(), max(trunk.max(), product.max()).item()
         image_panel.imshow(overlay(images[index], torch.zeros(1, 1), alpha=0))
         for panel, values, limits, cmap in zip(
-            panels, (trunk, mask, product), ((low, high), (0, 1), (low, high)), ("viridis", VALUES, "viridis")
+            panels, (trunk, mask, product), ((low, high), (0, 1), (low, high)), ("viridis", CMAP, "viridis")
         ):
             drawn = panel.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap)
             figure.colorbar(drawn, ax=panel, shrink=0.8).ax.tick_params(labelsize=6)

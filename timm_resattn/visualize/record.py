@@ -96,9 +96,7 @@ class AttentionRecord:
         return {name: mask * self.gradients[name] for name, mask in self.masks.items()}
 
 
-def record_attention(
-    model: nn.Module, images: torch.Tensor, classes: Optional[torch.Tensor] = None
-) -> AttentionRecord:
+def record_attention(model: nn.Module, images: torch.Tensor, classes: Optional[torch.Tensor] = None) -> AttentionRecord:
     """Run a classifier and record what its Attention Modules do, and to which effect on a class.
 
     Args:
@@ -121,9 +119,8 @@ def record_attention(
     with torch.inference_mode(False), torch.enable_grad():
         with _hooked(model, keep):
             logits = model(images.detach().clone().requires_grad_())  # a leaf: the parameters may be frozen
-        if classes is None:
-            classes = logits.argmax(1)
-        classes = classes.to(logits.device)
+        # a clone: of inference mode nothing is kept for backward
+        classes = logits.argmax(1) if classes is None else classes.to(logits.device).clone()
         masks = parts["mask"]
         wanted = logits.gather(1, classes[:, None]).sum()
         gradients = dict(zip(masks, torch.autograd.grad(wanted, list(masks.values()))))
