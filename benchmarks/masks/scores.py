@@ -49,7 +49,7 @@ def share_in_cell(heat: torch.Tensor, cell: int, size: torch.Size) -> torch.Tens
 
 
 def mosaics(images: torch.Tensor, classes: torch.Tensor, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """``count`` 2x2 mosaics of images of four different classes, ``(count, C, 2H, 2W)``, and the classes ``(count, 4)``."""
+    """2x2 mosaics of images of four different classes, ``(count, C, 2H, 2W)``, and their classes, ``(count, 4)``."""
     if len(classes.unique()) < 4:
         raise ValueError(f"a mosaic needs images of four classes; there are {len(classes.unique())}")
     generator = torch.Generator().manual_seed(seed)
