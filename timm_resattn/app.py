@@ -131,7 +131,7 @@ def build_app(models: Mapping[str, nn.Module]) -> Any:
         gr.Markdown(
             "# What the masks do\n"
             "`H = (1 + M) T`: a mask *M* weights the features *T* of its trunk. **effect**: where the mask raises "
-            "the logit of the class, relative to the strongest place of the picture. "
+            "the logit of the class, relative to the strongest places of the picture. "
             "**mean**, **varied**, **channel**: values of the mask. **pca**: equal colour, equal treatment."
         )
         with gr.Row():

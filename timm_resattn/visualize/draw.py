@@ -60,10 +60,10 @@ def overlay(image: torch.Tensor, heat: torch.Tensor, alpha: float = 0.6, cmap: s
 
 
 def _effect_heats(record: AttentionRecord) -> List[torch.Tensor]:
-    """What each module's mask raises the class by, ``(B, h, w)``, relative to the strongest place of the image."""
+    """What each module's mask raises the class by, ``(B, h, w)``, relative to the image's limit, see `plot_masks`."""
     maps = [effect.float().clamp(min=0).sum(1) * effect[0, 0].numel() for effect in record.effects.values()]
-    strongest = torch.stack([m.amax((1, 2)) for m in maps]).amax(0).clamp(min=torch.finfo(torch.float32).tiny)
-    return [m / strongest[:, None, None] for m in maps]
+    limits = torch.stack([m.flatten(1).quantile(0.98, dim=1) for m in maps]).amax(0)
+    return [(m / limits.clamp(min=torch.finfo(torch.float32).tiny)[:, None, None]).clamp(max=1) for m in maps]
 
 
 def plot_masks(
@@ -79,8 +79,8 @@ def plot_masks(
     """Draw a grid: for each image a row with the image, then its masks laid over it, module by module.
 
     All panels are on one scale, from 0 to 1: values of masks as they are, effects on the class per pixel of the image
-    and relative to the strongest one of the image in any module. A panel of one image is therefore the same whatever
-    other images are drawn, and panels can be compared by their colours.
+    and relative to what 2% of the positions exceed in the module where that is most. A panel of one image is therefore
+    the same whatever other images are drawn, and panels can be compared by their colours.
 
     Args:
         images: ``(B, 1 or 3, H, W)`` in [0, 1].
