@@ -119,6 +119,7 @@ def test_the_page_in_a_browser(page, picture, tmp_path):
     page.locator("#channel input[type=number]").press("Enter")
     shown = wait_for_another(shown)
     choose("class", "frog")
+    shown = wait_for_another(shown)
     choose("reduction", "effect")
     shown = wait_for_another(shown)
     choose("network", "resattn92_cifar")

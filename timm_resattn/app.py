@@ -149,8 +149,8 @@ def build_app(models: Mapping[str, nn.Module]) -> Any:
                 masks = gr.Image(label="masks", format="png", elem_id="masks")
                 prediction = gr.Label(label="prediction", num_top_classes=5, elem_id="prediction")
         inputs, outputs = [file, name, module, how, channel, target], [prediction, masks]
-        name.change(on_model, name, [module, target, channel]).then(show, inputs, outputs)
-        module.change(on_module, [name, module, channel], channel).then(show, inputs, outputs)
-        how.change(lambda how: gr.update(visible=how == "channel"), how, channel).then(show, inputs, outputs)
-        gr.on([file.change, channel.release, target.change], show, inputs, outputs)
+        name.input(on_model, name, [module, target, channel]).then(show, inputs, outputs)
+        module.input(on_module, [name, module, channel], channel).then(show, inputs, outputs)
+        how.input(lambda how: gr.update(visible=how == "channel"), how, channel).then(show, inputs, outputs)
+        gr.on([file.change, channel.input, target.input], show, inputs, outputs, trigger_mode="always_last")
     return app

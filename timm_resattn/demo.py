@@ -18,7 +18,7 @@ from timm.utils import random_seed
 from torch import nn
 
 from . import resattn  # noqa: F401  registers the network
-from .visualize import capture_masks, check_picture_path, plot_masks, save_figure
+from .visualize import check_picture_path, plot_masks, record_attention, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,20 +151,20 @@ def draw(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, predictio
     right = predictions == labels
     examples = [(right & (labels == c)).nonzero().flatten()[:1] for c in range(10)]
     chosen = torch.cat([*examples, (~right).nonzero().flatten()[:3]])
-    with capture_masks(model) as masks:
-        predict(model, images[chosen])
+    device = next(model.parameters()).device
+    record = record_attention(model.eval(), _to_input(images[chosen], device), predictions[chosen])
 
     titles = [f"{predictions[i]}" if right[i] else f"{predictions[i]}, but is {labels[i]}" for i in chosen]
     caption = (
-        "$H = (1 + M) \\cdot T$: a mask $M$ has as many channels as its trunk $T$. pca: all of them as a "
-        "colour, equal colour is equal attention. varied: the one that varies most, black least, yellow most."
+        "$H = (1 + M) \\cdot T$: a mask $M$ weights the features $T$ of its trunk. Bright: where the mask raises the digit "
+        "read (mask x gradient, positive part, summed over the channels)."
     )
-    figure = plot_masks(images[chosen], masks, ("pca", "varied"), titles, caption, alpha=1.0, images_along="columns")
+    figure = plot_masks(images[chosen], record, "effect", titles, caption, alpha=1.0, images_along="columns")
     figure.suptitle(
         f"resattn56_cifar reads digits: {right.double().mean():.1%} of {len(labels)} held-out images right",
         fontsize=14,
     )
-    for index, axes in enumerate(figure.axes):
+    for index, axes in enumerate(figure.axes[: 4 * len(chosen)]):
         i = chosen[index % len(chosen)]
         axes.images[0].set_interpolation("bilinear")
         if index < len(chosen):
