@@ -156,8 +156,8 @@ def draw(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, predictio
 
     titles = [f"{predictions[i]}" if right[i] else f"{predictions[i]}, but is {labels[i]}" for i in chosen]
     caption = (
-        "$H = (1 + M) \\cdot T$: a mask $M$ weights the features $T$ of its trunk. Bright: where the mask raises the digit "
-        "read (mask x gradient, positive part, summed over the channels)."
+        "$H = (1 + M) \\cdot T$: a mask $M$ weights the features $T$ of its trunk. Bright: where the mask raises the "
+        "digit read (mask x gradient, positive part, summed over the channels)."
     )
     figure = plot_masks(images[chosen], record, "effect", titles, caption, alpha=1.0, images_along="columns")
     figure.suptitle(

@@ -178,3 +178,12 @@ def test_reparam_of_timms_scripts(tmp_path, own_process_state):
     script.write_text("")
     assert main(["run", str(script)]) == 0
     assert timm.utils.reparameterize_model is timm.utils.model.reparameterize_model is fold
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("timm_resattn.cli.predict.load_model", interrupted)
+    assert main(["predict", "photo.jpg"]) == 130
+    assert capsys.readouterr().err == "timm-resattn predict: interrupted\n"

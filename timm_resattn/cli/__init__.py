@@ -2,7 +2,7 @@
 
 A command is a file with one function that adds its parser to the subcommands and sets ``func``, which takes the
 parsed arguments and returns the exit code. AssertionError, ImportError, OSError, RuntimeError, ValueError become one
-sentence on stderr and exit code 2. ``run`` alone is different: what follows it belongs to the script.
+sentence on stderr and exit code 2, Ctrl-C exit code 130. ``run`` alone is different: what follows it belongs to the script.
 """
 
 import argparse
@@ -46,6 +46,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except BrokenPipeError:  # the reader has seen enough; what Python would still flush goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        print(f"timm-resattn {args.command}: interrupted", file=sys.stderr)
+        return 130
     except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ModuleNotFoundError):
