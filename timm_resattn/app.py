@@ -64,8 +64,9 @@ def look(
 def _only(record: AttentionRecord, module: str) -> AttentionRecord:
     if module not in record.masks:
         raise ValueError(f"there is no module {module}; there is {', '.join(record.masks)}.")
-    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-    return AttentionRecord(**{k: {module: v[module]} if isinstance(v, dict) else v for k, v in fields.items()})
+    parts = ("trunks", "masks", "products", "gradients")
+    chosen: Any = {part: {module: getattr(record, part)[module]} for part in parts}
+    return dataclasses.replace(record, **chosen)
 
 
 def _samples() -> List[List[str]]:
@@ -78,7 +79,7 @@ def _samples() -> List[List[str]]:
     return [[str(folder / name)] for name in ("chelsea.png", "rocket.jpg", "motorcycle_left.png")]
 
 
-def build_app(models: Mapping[str, nn.Module]) -> Any:
+def build_app(models: Mapping[str, Any]) -> Any:
     """The page, a ``gradio.Blocks``.
 
     Args:

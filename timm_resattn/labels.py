@@ -2,7 +2,7 @@
 
 from typing import List, Optional
 
-from timm.data import CustomDatasetInfo, ImageNetInfo, infer_imagenet_subset
+from timm.data import CustomDatasetInfo, DatasetInfo, ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 __all__ = ["class_names"]
@@ -15,6 +15,7 @@ def class_names(model: nn.Module) -> Optional[List[str]]:
     """
     cfg = getattr(model, "pretrained_cfg", None) or {}
     names, classes = cfg.get("label_names"), getattr(model, "num_classes", 0)
+    info: DatasetInfo
     if isinstance(names, (list, tuple)) and len(names) == classes:
         info = CustomDatasetInfo(names, cfg.get("label_descriptions"))
     elif subset := infer_imagenet_subset({"num_classes": classes}):

@@ -2,7 +2,8 @@
 
 A command is a file with one function that adds its parser to the subcommands and sets ``func``, which takes the
 parsed arguments and returns the exit code. AssertionError, ImportError, OSError, RuntimeError, ValueError become one
-sentence on stderr and exit code 2, Ctrl-C exit code 130. ``run`` alone is different: what follows it belongs to the script.
+sentence on stderr and exit code 2, Ctrl-C exit code 130. ``run`` alone is different: what follows it belongs to the
+script.
 """
 
 import argparse

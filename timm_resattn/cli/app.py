@@ -4,7 +4,6 @@ import argparse
 from typing import Any, Dict
 
 import timm
-from torch import nn
 
 from ..app import build_app
 from .options import add_model_options, load_model
@@ -23,7 +22,7 @@ def add_command(commands: Any) -> None:
 
 
 def _app(args: argparse.Namespace) -> int:
-    models: Dict[str, nn.Module] = {args.model: load_model(args)}
+    models: Dict[str, Any] = {args.model: load_model(args)}
     for name in SHIPPED:
         models.setdefault(name, timm.create_model(name, pretrained=True).eval())
     build_app(models).launch(server_name="127.0.0.1", server_port=args.port)

@@ -5,7 +5,6 @@ from typing import Any
 
 import timm
 from timm.utils import ParseKwargs
-from torch import nn
 
 from ..checkpoints import load_weights, read_file
 
@@ -48,11 +47,13 @@ def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
     add_model_kwargs(parser)
 
 
-def load_model(args: argparse.Namespace) -> nn.Module:
+def load_model(args: argparse.Namespace) -> Any:
     """The model that the options ask for, in evaluation mode; a `ValueError` of one sentence if there is none."""
     pretrained = args.pretrained and not args.checkpoint
     try:
-        model = timm.create_model(args.model, pretrained=pretrained, num_classes=args.num_classes, **args.model_kwargs)
+        model: Any = timm.create_model(
+            args.model, pretrained=pretrained, num_classes=args.num_classes, **args.model_kwargs
+        )
     except Exception as error:  # of any kind: names, arguments, the network, files
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason if len(reason) < 300 else f"{reason[:300]} ..."
