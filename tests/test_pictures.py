@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from timm_resattn.pictures import read_picture
+from timm_resattn.pictures import find_pictures, read_picture
 
 
 def pixels(path):
@@ -111,3 +111,12 @@ def test_what_is_no_picture_is_one_sentence(tmp_path, make, message):
     with pytest.raises(ValueError, match=message) as error:
         read_picture(path)
     assert "\n" not in str(error.value)
+
+
+def test_pictures_are_found_in_folders_of_the_folder(tmp_path):
+    for name in ("b.JPEG", "a/x.png", "a/notes.txt", "a/b/c.webp", "d.png/e.tif", ".hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [str(path.relative_to(tmp_path)) for path in find_pictures(tmp_path)] == [
+        "a/b/c.webp", "a/x.png", "b.JPEG", "d.png/e.tif"
+    ]  # fmt: skip

@@ -2,12 +2,12 @@
 
 import warnings
 from pathlib import Path
-from typing import Union
+from typing import List, Union
 
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["read_picture"]
+__all__ = ["find_pictures", "read_picture"]
 
 
 def read_picture(path: Union[str, Path]) -> Image.Image:
@@ -46,3 +46,19 @@ def _to_eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     if low >= 0 and (high <= 1 if mode == "F" else high <= 65535):
         low, high = 0.0, 1.0 if mode == "F" else 65535.0
     return np.rint((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+
+
+def find_pictures(folder: Union[str, Path]) -> List[Path]:
+    """Files with a picture's suffix in a folder and the folders in it, in order of their names.
+
+    Raises:
+        ValueError: There is no such folder, or no such file in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'not there'}.")
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not found:
+        raise ValueError(f"{folder} holds no pictures.")
+    return found

@@ -9,7 +9,6 @@ A mask has as many channels as its trunk, 64 to 1024, and their mean and maximum
 """
 
 import os
-import tempfile
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Sequence, Union
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .attention import AttentionModule
+from .files import check_target, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -264,26 +264,17 @@ def plot_masks(
 
 def check_picture_path(path: Union[str, "os.PathLike[str]"]) -> None:
     """Find out before the work whether a picture could be saved there; errors as of `save_figure`."""
-    path = Path(path)
     formats = _matplotlib().backends.backend_agg.FigureCanvasAgg.get_supported_filetypes()
-    if path.suffix[1:].lower() not in formats:
-        raise ValueError(f"a picture's suffix must be one of {', '.join(sorted(formats))}; got {str(path)!r}.")
-    if not path.parent.is_dir():
-        raise ValueError(f"the folder of {str(path)!r} does not exist.")
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder.")
+    check_target(path, [f".{name}" for name in sorted(formats)], "a picture")
 
 
 def save_figure(figure: "Figure", path: Union[str, "os.PathLike[str]"]) -> None:
-    """Save a figure whole or not at all: it is written in a folder beside ``path`` and then moved.
+    """Save a figure whole or not at all.
 
     Raises:
         ValueError: The suffix is no picture format, or the folder does not exist.
         OSError: Writing failed.
     """
     check_picture_path(path)
-    path = Path(path)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        partial_path = Path(folder, path.name)
+    with written_whole(Path(path)) as partial_path:
         figure.savefig(partial_path, dpi=110)
-        partial_path.replace(path)

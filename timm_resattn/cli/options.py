@@ -9,7 +9,7 @@ from torch import nn
 
 from ..checkpoints import load_weights, read_file
 
-__all__ = ["KeyValues", "add_model_kwargs", "add_model_options", "load_model"]
+__all__ = ["KeyValues", "add_model_kwargs", "add_model_options", "add_weight_options", "load_model"]
 
 
 class KeyValues(ParseKwargs):
@@ -32,6 +32,11 @@ def add_model_kwargs(parser: argparse.ArgumentParser) -> None:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add what `load_model` reads."""
     parser.add_argument("--model", required=True, metavar="NAME", help="model name, see timm-resattn list")
+    add_weight_options(parser)
+
+
+def add_weight_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `load_model` reads but for the model's name."""
     parser.add_argument("--checkpoint", metavar="FILE", help="weights of timm's train.py, or a state dict")
     parser.add_argument("--pretrained", action="store_true", help="use the model's published weights")
     parser.add_argument("--num-classes", type=int, metavar="N", help="classes, if not the model's own")

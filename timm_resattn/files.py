@@ -1,0 +1,34 @@
+"""Files that are written whole or not at all."""
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Sequence, Union
+
+__all__ = ["check_target", "written_whole"]
+
+
+def check_target(path: Union[str, Path], suffixes: Sequence[str], what: str) -> Path:
+    """Find out before the work whether a file could have this path; returns it as a `Path`.
+
+    Raises:
+        ValueError: The suffix is none of ``suffixes``, its folder does not exist, or it is a folder; ``what`` it
+            would be is in the message.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{what}'s suffix must be one of {', '.join(suffixes)}; got {str(path)!r}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder of {str(path)!r} does not exist.")
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder.")
+    return path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, of the same name in a folder beside ``path``; moved to ``path`` if the block ends well."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        partial = Path(folder, path.name)
+        yield partial
+        partial.replace(path)
