@@ -3,15 +3,15 @@
     python -m benchmarks.int8 --data-dir DIR
 
 * CIFAR-10: accuracy of the networks that ship on the test images, calibrated with training images.
-* 224x224: the logits of `resattn56` with a transplanted trunk and random masks, on crops of photographs, calibrated with
-  crops of other photographs. The donor's weights are random, its norms as after training; the photographs are those
-  that scikit-image and scikit-learn ship.
+* 224x224: the logits of `resattn56` with a transplanted trunk and random masks, on crops of photographs, calibrated
+  with crops of other photographs. The donor's weights are random, its norms as after training; the photographs are
+  those that scikit-image and scikit-learn ship.
 
 ONNX Runtime's int8 is the file of ``timm-resattn export --int8``, which OpenVINO runs too; NNCF is OpenVINO's own tool.
 The relative error is the Euclidean norm of the logits' difference from float32 by that of the logits.
 
-Writes results.csv and record.json to benchmarks/results/int8/, with other settings to another folder, ``--out``, and the
-table to the pages.
+Writes results.csv and record.json to benchmarks/results/int8/ and the table to the pages; with other settings, to
+another folder, ``--out``.
 """
 
 import argparse
@@ -146,8 +146,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="CIFAR-10, as benchmarks.cifar reads it")
     parser.add_argument("--images", type=int, default=10_000, metavar="N", help="test images; default: all 10000")
-    parser.add_argument("--calibration", type=int, default=300, metavar="N", help="pictures; default: 300")
-    parser.add_argument("--crops", type=int, default=200, metavar="N", help="test crops at 224, 0: none; default: 200")
+    parser.add_argument("--calibration", type=int, default=256, metavar="N", help="training images; default: 256")
+    parser.add_argument(
+        "--crops",
+        type=int,
+        default=64,
+        metavar="N",
+        help="crops at 224, and half as many to calibrate with; default: 64",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="default: torch's")
     parser.add_argument("--out", type=Path, default=RECORDS, help="default: benchmarks/results/int8")
     return parser
@@ -177,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     for network in NETWORKS:
         rows += rows_of(network, timm.create_model(network, pretrained=True).eval(), pictures, images, labels)
     if args.crops:
-        calibration = crops(PHOTOS["calibrate"], args.calibration // 3)
+        calibration = crops(PHOTOS["calibrate"], args.crops // 2)
         rows += rows_of(f"{AT_224}, 224x224", transplanted(calibration[:16]), calibration,
                         crops(PHOTOS["test"], args.crops), None)  # fmt: skip
     write_csv(args.out / "results.csv", FIELDS, rows)

@@ -6,8 +6,9 @@
 Parts: ``main``, every way to run a network beside the floor (its convolutions alone) and pytorchcv's network;
 ``int8``, the runtimes that know it; ``batch``, ``size``, ``depth``, how time grows; ``train``, training steps;
 ``alternatives``, other networks; ``all``, each of them in a process of its own. Contenders are timed in turn and the
-median of the rounds counts. Before that, each one's logits (in training the loss) are compared with the plain network's;
-what is wrong, fails or lacks a package is reported as such and not timed. Weights are random, norms as after training.
+median of the rounds counts. Before that, each one's logits (in training the loss) are compared with the plain
+network's; what is wrong, fails or lacks a package is reported as such and not timed. Weights are random, norms as after
+training.
 
 On a CPU the parts ``main`` and ``train`` measure twice in one process: with the allocator as it comes (column
 ``allocator``: ``default``), and with freed memory retained by the process (`timm_resattn.retain_freed_memory`,
