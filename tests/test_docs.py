@@ -85,7 +85,7 @@ def test_readme_is_short():
 def test_commands_named_answer_help(capsys):
     text = "".join(page.read_text() for page in (*PAGES, *CARDS, *EXAMPLES.glob("*.py")))
     commands = set(re.findall(r"timm-resattn ([a-z]+)", text))
-    assert commands == {"app", "convert", "demo", "list", "masks", "predict", "run"}
+    assert commands == {"app", "convert", "demo", "export", "list", "masks", "predict", "run"}
     for command in sorted(commands):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])

@@ -1,37 +1,36 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all."""
 
 import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Iterator, Sequence, Union
 
-__all__ = ["check_target", "whole_file"]
+__all__ = ["check_target", "written_whole"]
 
 
-def check_target(path: Union[str, "os.PathLike[str]"]) -> None:
-    """Find out before the work whether a file could be written there; a `ValueError` of one sentence if not."""
+def check_target(path: Union[str, "os.PathLike[str]"], suffixes: Sequence[str] = (), what: str = "the file") -> Path:
+    """Find out before the work whether a file could have this path; returns it as a `Path`.
+
+    Raises:
+        ValueError: The suffix is none of ``suffixes``, the folder does not exist or can't be written to, or it is a
+            folder; ``what`` it would be is in the message.
+    """
     path = Path(path)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{what}'s suffix must be one of {', '.join(suffixes)}; got {str(path)!r}.")
     if not path.parent.is_dir():
         raise ValueError(f"the folder of {str(path)!r} does not exist.")
     if path.is_dir():
         raise ValueError(f"{str(path)!r} is a folder.")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"the folder of {str(path)!r} cannot be written to.")
+    return path
 
 
 @contextmanager
-def whole_file(path: Union[str, "os.PathLike[str]"]) -> Iterator[Path]:
-    """Where to write a file: in a folder beside ``path``, from where it is moved at the end of the ``with`` block.
-
-    After an error in the block ``path`` is what it was before.
-
-    Raises:
-        ValueError: See `check_target`.
-        OSError: Writing failed.
-    """
-    check_target(path)
-    path = Path(path)
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, of the same name in a folder beside ``path``; moved to ``path`` if the block ends well."""
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         partial = Path(folder, path.name)
         yield partial

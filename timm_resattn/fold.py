@@ -5,13 +5,15 @@ that has it; the residual units, the mask's last convolutions and the stem do. A
 a sum, stays.
 """
 
+import copy
 from typing import Any
 
 import torch
+from timm.utils import reparameterize_model
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["fold_norm"]
+__all__ = ["fold_norm", "folded_copy"]
 
 
 @torch.no_grad()
@@ -41,3 +43,12 @@ def fold_norm(parent: nn.Module, conv: str, norm: str) -> None:
     conv2d.weight = nn.Parameter(weight.to(dtype), trainable)
     conv2d.bias = nn.Parameter(bias.to(dtype), trainable)
     setattr(parent, norm, nn.Identity())
+
+
+def folded_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, without gradients, its norms folded; for ``features_only`` networks too."""
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = reparameterize_model(model, inplace=True)
+    if hasattr(model, "stem_conv") and hasattr(model, "stem_norm"):  # features_only lays the stem's layers open
+        fold_norm(model, "stem_conv", "stem_norm")
+    return model

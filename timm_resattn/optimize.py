@@ -4,7 +4,6 @@ fast = timm_resattn.optimize_for_inference(model, dtype=torch.bfloat16)
 logits = fast(images)
 """
 
-import copy
 import ctypes
 import sys
 import tempfile
@@ -13,10 +12,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch
-from timm.utils import reparameterize_model
 from torch import nn
 
-from .fold import fold_norm
+from .fold import folded_copy
 
 __all__ = ["OptimizedModel", "optimize_for_inference", "retain_freed_memory"]
 
@@ -141,11 +139,7 @@ def optimize_for_inference(
     """
     if not isinstance(model, nn.Module) or isinstance(model, OptimizedModel) or next(model.parameters(), None) is None:
         raise TypeError(f"model must be a network from timm.create_model; got {type(model).__name__}.")
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    model = reparameterize_model(model, inplace=True)
-    if hasattr(model, "stem_conv") and hasattr(model, "stem_norm"):  # features_only lays the stem's layers open
-        fold_norm(model, "stem_conv", "stem_norm")
-    model = model.to(dtype=dtype).to(memory_format=torch.channels_last)
+    model = folded_copy(model).to(dtype=dtype).to(memory_format=torch.channels_last)
     compiler: Optional[Compiler] = None
     if compile:
         on_cpu = next(model.parameters()).device.type == "cpu"

@@ -16,7 +16,7 @@ def find_pictures(paths: Sequence[Union[str, Path]]) -> List[Path]:
     Raises:
         ValueError: A folder holds no picture.
     """
-    suffixes = Image.registered_extensions().keys()
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
     found: List[Path] = []
     for path in map(Path, paths):
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())

@@ -12,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+NOT_INSTALLED = "not installed"
 PACKAGES = ("torch", "timm", "torchvision", "numpy", "timm-resattn")
 
 
@@ -44,7 +45,7 @@ def _version(package: str) -> str:
             import timm_resattn
 
             return timm_resattn.__version__
-        return "not installed"
+        return NOT_INSTALLED
 
 
 def provenance(packages: Sequence[str] = ()) -> dict[str, Any]:

@@ -4,10 +4,11 @@
     python -m benchmarks.speed --profile resattn56/optimized/channels_last/bfloat16
 
 Parts: ``main``, every way to run a network beside the floor (its convolutions alone) and pytorchcv's network;
-``batch``, ``size``, ``depth``, how time grows; ``train``, training steps; ``alternatives``, other networks; ``all``,
-each of them in a process of its own. Contenders are timed in turn and the median of the rounds counts. Before that,
-each one's logits (in training the loss) are compared with the plain network's; what is wrong, fails or lacks a package
-is reported as such and not timed. Weights are random, norms as after training.
+``int8``, the runtimes that know it; ``batch``, ``size``, ``depth``, how time grows; ``train``, training steps;
+``alternatives``, other networks; ``all``, each of them in a process of its own. Contenders are timed in turn and the
+median of the rounds counts. Before that, each one's logits (in training the loss) are compared with the plain
+network's; what is wrong, fails or lacks a package is reported as such and not timed. Weights are random, norms as after
+training.
 
 On a CPU the parts ``main`` and ``train`` measure twice in one process: with the allocator as it comes (column
 ``allocator``: ``default``), and with freed memory retained by the process (`timm_resattn.retain_freed_memory`,
@@ -56,14 +57,15 @@ from benchmarks.speed.profiles import PROFILE_FIELDS, operators
 from benchmarks.speed.profiles import as_table as profile_table
 from benchmarks.speed.report import COMMAND, PROFILE, RECORDS, as_markdown, block, is_half, plot
 from benchmarks.speed.timing import interleaved
+from timm_resattn.export import INT8_TOLERANCE
 from timm_resattn.optimize import retain_freed_memory
 
 BATCH_SIZES = {"cpu": 8, "cuda": 128}
 TRAIN_BATCH_SIZES = {"cpu": 16, "cuda": 128}
 LEAST_ROUNDS = 5
-PACKAGES = ("onnx", "onnxruntime", "onnxscript", "openvino", "pytorchcv")
+PACKAGES = ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino", "pytorchcv")
 # greatest relative errors of a contender that is timed; cuDNN multiplies float32 in TF32
-TOLERANCES = {"cpu": {"float32": 1e-3}, "cuda": {"float32": 1e-2}}
+TOLERANCES = {"cpu": {"float32": 1e-3, "int8": INT8_TOLERANCE}, "cuda": {"float32": 1e-2}}
 HALF_TOLERANCE = 5e-2
 FIELDS = (
     *("part", "network", "path", "layout", "dtype", "allocator", "status", "reason", "batch_size", "img_size"),
@@ -260,6 +262,8 @@ def check(args: argparse.Namespace) -> None:
     """
     if args.rounds < LEAST_ROUNDS:
         raise ValueError(f"--rounds must be at least {LEAST_ROUNDS}; got {args.rounds}")
+    if args.part == "int8" and args.device == "cuda":
+        raise ValueError("--part int8 is measured on a CPU")
     check_options(args, batch_size=1, img_size=32, threads=1)
     own_settings = args.only or args.batch_size or (args.model, args.img_size) != ("resattn56", 224)
     if args.out.resolve() == RECORDS and own_settings and not args.profile:
@@ -329,8 +333,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check(args)
         if args.part == "all":
+            parts = [part for part in PARTS if (part, args.device) != ("int8", "cuda")]
             words = sys.argv[1:] if argv is None else argv
-            commands = [[sys.executable, "-m", "benchmarks.speed", *words, "--part", part] for part in PARTS]
+            commands = [[sys.executable, "-m", "benchmarks.speed", *words, "--part", part] for part in parts]
             return max(subprocess.run(command).returncode for command in commands)
         if args.threads:
             torch.set_num_threads(args.threads)

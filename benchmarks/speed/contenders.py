@@ -1,15 +1,15 @@
 """What is measured: networks and the ways to run them, as data, and how each is made ready.
 
 A contender is a network (timm's name, or ``pytorchcv:NAME``), a way to run it (a key of `PATHS` for inference, of
-`TRAINING_PATHS` for training), a memory layout and a number type: ``float32``, ``bfloat16`` (the weights too) or
-``autocast`` (bfloat16 by autocast, weights in float32).
+`TRAINING_PATHS` for training), a memory layout and a number type: ``float32``, ``bfloat16`` (the weights too),
+``autocast`` (bfloat16 by autocast, weights in float32) or ``int8`` (convolutions, calibrated with the batch).
 """
 
 import argparse
 import copy
 import importlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +22,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.speed.floor import ConvFloor
+from timm_resattn.export import run_onnx
 from timm_resattn.optimize import optimize_for_inference
+from timm_resattn.quantize import quantize
 
 PYTORCHCV = "pytorchcv:"
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -184,30 +186,43 @@ def onnx_of(model: nn.Module, shape: tuple[int, ...]) -> bytes:
         return path.read_bytes()
 
 
+def quantized(exported: bytes, pictures: torch.Tensor) -> bytes:
+    """An ONNX model in int8, as ``timm-resattn export --int8`` writes it, calibrated with ``pictures``."""
+    import onnx
+
+    return quantize(onnx.load_from_string(exported), pictures).SerializeToString()
+
+
+def in_openvino(exported: bytes, dtype: str, batches: Sequence[torch.Tensor] = ()) -> Forward:
+    """An ONNX model in OpenVINO, quantised by NNCF if there are ``batches`` to calibrate with."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(exported)
+    if batches:
+        require("nncf")
+        import nncf
+
+        model = nncf.quantize(model, nncf.Dataset([batch.numpy() for batch in batches]))
+    hints = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",
+    }
+    compiled = core.compile_model(model, "CPU", hints)
+    return lambda images: torch.from_numpy(compiled(images.numpy())[0])
+
+
 def _onnxruntime(contender: Contender, model: nn.Module, images: torch.Tensor) -> Forward:
     require("onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
     exported = onnx_of(model, tuple(images.shape))
-    session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+    return run_onnx(quantized(exported, images) if contender.dtype == "int8" else exported, torch.get_num_threads())
 
 
 def _openvino(contender: Contender, model: nn.Module, images: torch.Tensor) -> Forward:
     require("openvino")
-    import openvino
-
-    hints = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if contender.dtype == "bfloat16" else "f32",
-    }
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(onnx_of(model, tuple(images.shape))), "CPU", hints)
-    return lambda images: torch.from_numpy(compiled(images.numpy())[0])
+    exported = onnx_of(model, tuple(images.shape))
+    return in_openvino(exported, contender.dtype, [images] if contender.dtype == "int8" else ())
 
 
 PATHS: dict[str, Callable[[Contender, nn.Module, torch.Tensor], Forward]] = {

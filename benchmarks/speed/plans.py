@@ -12,7 +12,7 @@ import timm
 from benchmarks.speed.contenders import PYTORCHCV, Contender
 
 DEFAULT, RETAINED, CUDA = "default", "retained", "cuda"
-PARTS = ("main", "batch", "size", "depth", "train", "alternatives")
+PARTS = ("main", "int8", "batch", "size", "depth", "train", "alternatives")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 IMG_SIZES = (128, 160, 192, 224, 256, 320, 384, 448)
 DEPTHS = (56, 92, 128, 164, 200, 236, 452)
@@ -98,6 +98,12 @@ def _scaling(model: str, device: str) -> tuple[Contender, ...]:
     )
 
 
+def runtimes(model: str) -> tuple[Contender, ...]:
+    """The runtimes that compute in int8 too, on a CPU, in each type that they know."""
+    known = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")}
+    return tuple(Contender(model, path, "contiguous", dtype) for path, dtypes in known.items() for dtype in dtypes)
+
+
 def training(model: str, device: str) -> tuple[Contender, ...]:
     """pytorchcv's network, ours of its topology, and the authors' one."""
     port, twin = port_of(model), f"{model}_dskip"
@@ -148,6 +154,8 @@ def plan(part: str, model: str, batch_size: int, img_size: int, device: str) -> 
         return [
             Group((*plain, *(fast if kind == last else ())), batch_size, img_size, kind) for kind in both
         ]  # fmt: skip
+    if part == "int8":
+        return [Group(runtimes(model), batch_size, img_size, last)]
     if part == "train":
         return [Group(training(model, device), batch_size, img_size, kind) for kind in both]
     if part == "batch":

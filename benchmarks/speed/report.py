@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.files import read_csv, write_figure
-from benchmarks.common.provenance import RESULTS
+from benchmarks.common.provenance import NOT_INSTALLED, RESULTS
 from benchmarks.common.tables import markdown_table
 from benchmarks.speed.contenders import PYTORCHCV
 from benchmarks.speed.plans import DEFAULT, PARTS, RETAINED
@@ -28,12 +28,18 @@ PATH_LABELS = {
     "openvino": "OpenVINO",
     "checkpointing": "eager, gradient checkpointing",
 }
+BAR_COLORS = {"float32": "tab:gray", "bfloat16": "tab:red", "int8": "tab:blue"}
 PEERS = ("onnxruntime", "openvino")  # other ways to run the network of ours
+
+
+def type_of(row: Row) -> str:
+    """The type of the arithmetic: a key of `BAR_COLORS`."""
+    return "bfloat16" if row["dtype"] == "autocast" else row["dtype"]
 
 
 def is_half(row: Row) -> bool:
     """Whether the arithmetic is in bfloat16."""
-    return row["dtype"] != "float32"
+    return type_of(row) == "bfloat16"
 
 
 def name_of(row: Row) -> str:
@@ -106,6 +112,20 @@ def speed_table(rows: Sequence[Row], columns: Sequence[str], titles: Sequence[st
     return markdown_table(("", *head), body)
 
 
+def int8_table(rows: Sequence[Row]) -> str:
+    """Runtimes by rows: their speed in each type, and int8 against float32."""
+    by_path: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_path.setdefault(label_of(row), {})[row["dtype"]] = row
+    body = []
+    for label, by_type in by_path.items():
+        cells = [cells_of(by_type.get(dtype), ("images_per_second",))[0] for dtype in BAR_COLORS]
+        speeds = [by_type[dtype]["images_per_second"] for dtype in ("int8", "float32")]
+        ratio = f"{float(speeds[0]) / float(speeds[1]):.2f}x" if all(speeds) else ""
+        body.append((label, *cells, ratio))
+    return markdown_table(("", "fp32 images/s", "bf16 images/s", "int8 images/s", "int8 against fp32"), body)
+
+
 def main_table(rows: Sequence[Row]) -> str:
     """Every way to run the network, its speed at the best state of the allocator that was measured."""
     last = rows[-1]["allocator"]
@@ -127,8 +147,10 @@ def circumstances(folder: Path, command: str) -> str:
     record = json.loads((folder / "record.json").read_text())
     hardware, versions = record["hardware"], record["versions"]
     cpu = f"{hardware['cpu']}, {hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
-    packages = ("torch", "timm", "pytorchcv", "openvino", "onnxruntime")
-    names = ", ".join(f"{name} {versions[name]}" for name in packages if name in versions)
+    packages = ("torch", "timm", "pytorchcv", "openvino", "onnxruntime", "nncf")
+    names = ", ".join(
+        f"{name} {versions[name]}" for name in packages if versions.get(name, NOT_INSTALLED) != NOT_INSTALLED
+    )
     return f"{hardware['gpu'] or cpu}; {names}; `{command}`."
 
 
@@ -164,6 +186,8 @@ def part_markdown(folder: Path, part: str) -> str:
     batch, side = rows[0]["batch_size"], rows[0]["img_size"]
     if part == "main":
         title, table = f"Inference, batch {batch}, {side}x{side}", f"{headline(rows)}\n{main_table(rows)}"
+    elif part == "int8":
+        title, table = f"int8, batch {batch}, {side}x{side}", int8_table(rows)
     elif part == "train":
         columns, titles = ("images_per_second", "vs_pytorchcv"), ("images/s", "pytorchcv's best")
         title, table = f"A training step, batch {batch}, {side}x{side}", speed_table(last, columns, titles)
@@ -198,14 +222,17 @@ def block() -> str:
 
 
 def _bars(axes: Any, rows: Sequence[Row]) -> None:
-    """Images per second, float32 and bfloat16 side by side."""
+    """Images per second, the types side by side."""
     last = [row for row in rows if row["allocator"] == rows[-1]["allocator"] and row["status"] == "timed"]
     labels = list(dict.fromkeys(label_of(row).replace("`", "") for row in last))
-    for half, color, offset in ((False, "tab:gray", -0.2), (True, "tab:red", 0.2)):
-        chosen = [row for row in last if is_half(row) == half]
+    types = [dtype for dtype in BAR_COLORS if any(type_of(row) == dtype for row in last)]
+    height = 0.8 / len(types)
+    for index, dtype in enumerate(types):
+        chosen = [row for row in last if type_of(row) == dtype]
+        offset = height * (index - (len(types) - 1) / 2)
         places = [labels.index(label_of(row).replace("`", "")) + offset for row in chosen]
         speeds = [float(row["images_per_second"]) for row in chosen]
-        bars = axes.barh(places, speeds, height=0.4, color=color, label="bf16" if half else "fp32")
+        bars = axes.barh(places, speeds, height=height, color=BAR_COLORS[dtype], label=dtype)
         axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()
@@ -240,7 +267,7 @@ def plot(part: str, rows: Sequence[Row], path: Path) -> None:
     """Draw a part's rows, as they stand in its file."""
     from matplotlib.figure import Figure
 
-    bars = part in ("main", "train", "alternatives")
+    bars = part in ("main", "int8", "train", "alternatives")
     contenders = len({label_of(row) for row in rows})
     figure = Figure(figsize=(8, 1 + 0.35 * contenders) if bars else (6.5, 4), layout="constrained")
     axes = figure.add_subplot()

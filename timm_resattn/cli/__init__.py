@@ -15,7 +15,7 @@ import timm
 import torch
 
 from .. import __version__
-from . import app, convert, demo, list, masks, predict, run
+from . import app, convert, demo, export, list, masks, predict, run
 
 __all__ = ["main"]
 
@@ -37,7 +37,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     versions = f"%(prog)s {__version__} (timm {timm.__version__}, torch {torch.__version__})"
     parser.add_argument("--version", action="version", version=versions)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for command in (list, predict, masks, app, run, convert, demo):
+    for command in (list, predict, masks, app, run, convert, export, demo):
         command.add_command(commands)
     args = parser.parse_args(argv)
     try:
@@ -53,7 +53,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ModuleNotFoundError):
-            extra = "app" if error.name == "gradio" else "demo"
-            reason += f'; pip install "timm-resattn[{extra}]" brings it'
+            reason += f'; pip install "timm-resattn[{getattr(args, "extra", "demo")}]" brings it'
         print(f"timm-resattn {args.command}: {reason}", file=sys.stderr)
         return 2

@@ -18,7 +18,7 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("app", help="look at masks in the browser, on this machine")
     add_model_options(parser, default=SHIPPED[0])
     parser.add_argument("--port", type=int, metavar="P", help="default: the first free one from 7860")
-    parser.set_defaults(func=_app)
+    parser.set_defaults(func=_app, extra="app")
 
 
 def _app(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from timm.utils import ParseKwargs
 
 from ..checkpoints import load_weights, read_file
 
-__all__ = ["KeyValues", "add_model_kwargs", "add_model_options", "load_model"]
+__all__ = ["KeyValues", "add_model_kwargs", "add_model_options", "add_weight_options", "load_model"]
 
 
 class KeyValues(ParseKwargs):
@@ -36,6 +36,11 @@ def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="NAME",
         help=f"model name, see timm-resattn list, or local-dir:FOLDER that convert wrote (default: {default})",
     )
+    add_weight_options(parser)
+
+
+def add_weight_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `load_model` reads but for the model's name."""
     parser.add_argument("--checkpoint", metavar="FILE", help="weights of timm's train.py, or a state dict")
     parser.add_argument(
         "--pretrained",

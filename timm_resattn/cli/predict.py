@@ -10,7 +10,7 @@ from typing import Any, List, Optional, Tuple
 import torch
 from timm.data import resolve_model_data_config
 
-from ..files import check_target, whole_file
+from ..files import check_target, written_whole
 from ..labels import class_names
 from .options import add_model_options, load_model
 from .reading import Pictures
@@ -49,7 +49,7 @@ def _predict(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         output = sys.stdout
         if args.out:
-            partial = stack.enter_context(whole_file(args.out))
+            partial = stack.enter_context(written_whole(check_target(args.out)))
             output = stack.enter_context(partial.open("w", encoding="utf-8"))
         for paths, images in pictures.batches(BATCH_SIZE):
             with torch.inference_mode():

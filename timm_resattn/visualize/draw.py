@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..files import check_target, whole_file
+from ..files import check_target, written_whole
 from .record import AttentionRecord
 from .reduce import ranked_channel, reduce_mask
 
@@ -225,9 +225,7 @@ def plot_attention(
 def check_picture_path(path: Union[str, "os.PathLike[str]"]) -> None:
     """Find out before the work whether a picture could be saved there; errors as of `save_figure`."""
     formats = _matplotlib().backends.backend_agg.FigureCanvasAgg.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in formats:
-        raise ValueError(f"a picture's suffix must be one of {', '.join(sorted(formats))}; got {str(path)!r}.")
-    check_target(path)
+    check_target(path, [f".{name}" for name in sorted(formats)], "a picture")
 
 
 def save_figure(figure: "Figure", path: Union[str, "os.PathLike[str]"]) -> None:
@@ -238,5 +236,5 @@ def save_figure(figure: "Figure", path: Union[str, "os.PathLike[str]"]) -> None:
         OSError: Writing failed.
     """
     check_picture_path(path)
-    with whole_file(path) as partial:
+    with written_whole(Path(path)) as partial:
         figure.savefig(partial, dpi=110)

@@ -1,0 +1,1 @@
+"""What int8 does to the networks' answers."""
