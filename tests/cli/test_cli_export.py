@@ -139,7 +139,9 @@ def test_without_the_extra_it_is_named(package, folder, capsys, monkeypatch):
 def test_calibration_pictures_are_spread_over_the_folder(folder, monkeypatch):
     monkeypatch.setattr(command, "CALIBRATION_PICTURES", 3)
     read = []
-    monkeypatch.setattr(command, "read_picture", lambda path: read.append(path) or Image.new("RGB", (40, 40)))
+    monkeypatch.setattr(
+        "timm_resattn.cli.reading.read_picture", lambda path: read.append(path) or Image.new("RGB", (40, 40))
+    )
     model = timm.create_model("resattn56_cifar", device="meta")
     assert command._read([*range(12)], model, None).shape == (3, 3, 32, 32)
     assert read == [0, 4, 8]
