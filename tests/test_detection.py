@@ -74,7 +74,9 @@ def test_frozen_stages(out_indices, trainable, trained, norm):
     assert trained_layers(backbone) == [name for name in trained if norm == "batch" or name != "stem_norm"]
     kept = {name: value.clone() for name, value in backbone.body.state_dict().items()}
     backbone(X)
-    changed = {name.partition(".")[0] for name, value in backbone.body.state_dict().items() if (value != kept[name]).any()}
+    changed = {
+        name.partition(".")[0] for name, value in backbone.body.state_dict().items() if (value != kept[name]).any()
+    }
     assert changed == (set(trained) - {"stem_conv"} if norm == "batch" else set())
 
 

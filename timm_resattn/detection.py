@@ -4,7 +4,7 @@ backbone = timm_resattn.fpn_backbone("resattn50", pretrained=True, trainable_sta
 detector = FasterRCNN(backbone, num_classes=91, image_mean=backbone.image_mean, image_std=backbone.image_std)
 """
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import timm
 import torch
@@ -34,19 +34,26 @@ class FPNBackbone(nn.Module):
         image_std: Their standard deviation.
     """
 
-    def __init__(self, body: nn.Module, out_channels: int, extra_blocks: ExtraFPNBlock) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        out_channels: int,
+        extra_blocks: ExtraFPNBlock,
+        norm_layer: Optional[Callable[..., nn.Module]] = None,
+    ) -> None:
         """Join the two.
 
         Args:
             body: A network from ``timm.create_model(..., features_only=True)``.
             out_channels: Channels of every map of the pyramid.
             extra_blocks: Maps beyond the coarsest.
+            norm_layer: Norm after each convolution of the pyramid.
         """
         super().__init__()
         feature_info: Any = body.feature_info
         data_config = resolve_model_data_config(body)
         self.body = body
-        self.fpn = FeaturePyramidNetwork(feature_info.channels(), out_channels, extra_blocks)
+        self.fpn = FeaturePyramidNetwork(feature_info.channels(), out_channels, extra_blocks, norm_layer)
         self.out_channels = out_channels
         self.image_mean: List[float] = list(data_config["mean"])
         self.image_std: List[float] = list(data_config["std"])
@@ -66,6 +73,7 @@ def fpn_backbone(
     norm: str = "frozen",
     out_channels: int = 256,
     extra_blocks: Optional[ExtraFPNBlock] = None,
+    norm_layer: Optional[Callable[..., nn.Module]] = None,
     **kwargs: Any,
 ) -> FPNBackbone:
     """A network with a feature pyramid, as torchvision's FasterRCNN, RetinaNet, FCOS and MaskRCNN take one.
@@ -79,11 +87,13 @@ def fpn_backbone(
         out_indices: Feature maps that the pyramid stands on, in any order: 0 is the stem's, s the one of stage s.
         trainable_stages: How many stages train, counted from the coarsest map's; the rest is frozen with its norms.
             None trains all, the stem too.
-        norm: ``"frozen"``, norms keep statistics, weight and bias, for weights that were trained; ``"sync"``, statistics
-            of the batch over all processes; ``"batch"``, of the batch of each. Masks that were never trained, as on
-            a transplanted trunk, have no statistics to keep: not ``"frozen"``.
+        norm: ``"frozen"``, norms keep statistics, weight and bias, for weights that were trained; ``"sync"``,
+            statistics of the batch over all processes; ``"batch"``, of the batch of each. Masks that were never
+            trained, as on a transplanted trunk, have no statistics to keep: not ``"frozen"``.
         out_channels: Channels of the pyramid.
         extra_blocks: Maps beyond the coarsest: ``LastLevelMaxPool()``, if None, or ``LastLevelP6P7(256, 256)``.
+        norm_layer: Norm after each convolution of the pyramid, as ``nn.BatchNorm2d``. The maps of networks with
+            pre-activated units have none and may be large; the pyramid is easier to train with norms on them.
         **kwargs: Further arguments of ``timm.create_model``.
 
     Raises:
@@ -100,15 +110,16 @@ def fpn_backbone(
         body = convert_sync_batchnorm(body)
     if trainable_stages is not None:
         freeze(body, _layers_before(body, trainable_stages))
-    return FPNBackbone(body, out_channels, LastLevelMaxPool() if extra_blocks is None else extra_blocks)
+    extra_blocks = LastLevelMaxPool() if extra_blocks is None else extra_blocks
+    return FPNBackbone(body, out_channels, extra_blocks, norm_layer)
 
 
 def _layers_before(body: nn.Module, trainable_stages: int) -> List[str]:
     """Names of the layers before the last stages."""
     layers = [name for name, _ in body.named_children()]
     info: Any = body.feature_info
-    ends = [module.replace(".", "_") for module in info.module_name(range(max(info.out_indices) + 1))]
-    stages = len(ends) - 1
-    if not 0 <= trainable_stages <= stages:
-        raise ValueError(f"trainable_stages must be from 0 to {stages}; got {trainable_stages}.")
-    return layers[: layers.index(ends[stages - trainable_stages]) + 1]
+    coarsest = max(index % len(info) for index in info.out_indices)
+    if not 0 <= trainable_stages <= coarsest:
+        raise ValueError(f"trainable_stages must be from 0 to {coarsest}; got {trainable_stages}.")
+    last_frozen = info.module_name(coarsest - trainable_stages)
+    return layers[: layers.index(last_frozen.replace(".", "_")) + 1]

@@ -5,9 +5,9 @@
 
 TRAIN.PY is references/detection/train.py of torchvision's repository; the options are its own. ``--model`` also takes
 fasterrcnn_NAME_fpn, maskrcnn_NAME_fpn, retinanet_NAME_fpn and fcos_NAME_fpn for each NAME of our networks with four
-stages, and ``--weights-backbone`` then takes the tag of pretrained weights, as a1h_in1k. Norms are synchronised over the
-processes: masks that are yet untrained have no statistics to freeze. With pretrained weights the last three stages train,
-unless ``--trainable-backbone-layers`` says otherwise, else all do.
+stages, and ``--weights-backbone`` then takes the tag of pretrained weights, as a1h_in1k. Norms are synchronised over
+the processes: masks that are yet untrained have no statistics to freeze. With pretrained weights the last three stages
+train, unless ``--trainable-backbone-layers`` says otherwise, else all do.
 """
 
 import argparse
@@ -45,7 +45,10 @@ def build(
     if weights_backbone is None:
         trainable: int | None = None
     else:
-        name, trainable = f"{name}.{weights_backbone}", 3 if trainable_backbone_layers is None else trainable_backbone_layers
+        name, trainable = (
+            f"{name}.{weights_backbone}",
+            3 if trainable_backbone_layers is None else trainable_backbone_layers,
+        )
     two_stages = detector.endswith("rcnn")
     backbone = fpn_backbone(
         name,

@@ -1,4 +1,4 @@
-"""Real images for a detector, made of what libraries ship: scikit-learn's handwritten digits on scikit-image's photographs.
+"""Real images for a detector, made of what libraries ship: scikit-learn's digits on scikit-image's photographs.
 
 A third of each class's digits is held out, as in `timm_resattn.demo`, and so are photographs: test images have neither
 in common with training images.
@@ -13,9 +13,9 @@ from torch import nn
 
 from timm_resattn.demo import load_digits
 
-IMG_SIZE = 96
-DIGIT_SIZES = (16, 40)  # sides, in pixels, of the square that a digit was written in
-MOST_DIGITS = 4
+IMG_SIZE = 64
+DIGIT_SIZES = (14, 32)  # sides, in pixels, of the square that a digit was written in
+MOST_DIGITS = 3
 INK = 0.2  # a digit's box holds what is inked by more than this
 PHOTOGRAPHS = {
     "train": ("astronaut", "coffee", "rocket", "brick", "grass"),
@@ -48,9 +48,11 @@ def load(split: str) -> Source:
     return Source(digits[..., 4:28, 4:28], classes, photographs)
 
 
-def batch(source: Source, size: int, generator: torch.Generator) -> tuple[Images, Targets]:
+def batch(
+    source: Source, size: int, generator: torch.Generator, most_digits: int = MOST_DIGITS
+) -> tuple[Images, Targets]:
     """Images ``(3, IMG_SIZE, IMG_SIZE)`` and, for each, boxes ``(N, 4)`` and labels ``(N,)``: the digit plus one."""
-    images, targets = zip(*(_image(source, generator) for _ in range(size)), strict=True)
+    images, targets = zip(*(_image(source, generator, most_digits) for _ in range(size)), strict=True)
     return list(images), list(targets)
 
 
@@ -59,11 +61,13 @@ def _integer(low: int, high: int, generator: torch.Generator) -> int:
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
-def _image(source: Source, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _image(
+    source: Source, generator: torch.Generator, most_digits: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     image = _background(source.photographs[_integer(0, len(source.photographs) - 1, generator)], generator)
     boxes: list[list[int]] = []
     labels = []
-    for _ in range(_integer(1, MOST_DIGITS, generator)):
+    for _ in range(_integer(1, most_digits, generator)):
         index = _integer(0, len(source.digits) - 1, generator)
         ink = _ink(source.digits[index : index + 1], generator)
         height, width = ink.shape

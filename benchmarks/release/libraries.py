@@ -38,18 +38,22 @@ LIBRARIES = (
     Library(
         "segmentation-models-pytorch",
         '`smp.Unet("tu-resattn56", encoder_weights=None)`, and so FPN, DeepLabV3Plus',
-        "",
+        "all but Unet take sides that are multiples of 32; refuses the CIFAR networks, for their strides",
     ),
     Library(
         "transformers",
-        '`AutoModelForImageClassification.from_pretrained(folder)`; `TimmBackboneConfig(backbone="resattn50")`, alone or '
-        "in `DetrConfig(backbone_config=...)`",
-        "",
+        '`AutoModelForImageClassification.from_pretrained(folder)`; `TimmBackboneConfig(backbone="resattn50")`, alone '
+        "or in `DetrConfig(backbone_config=...)`",
+        "`TimmBackbone(...)(x, output_hidden_states=True)` fails, as for `resnetv2_50`",
     ),
-    Library("fastai", '`vision_learner(dls, "resattn56_cifar")`', ""),
+    Library("fastai", '`vision_learner(dls, "resattn56_cifar")`', "layers in two groups, body and head"),
     Library("lightning", "`timm.create_model` in a `LightningModule`; `Trainer(sync_batchnorm=True)`", ""),
-    Library("grad-cam", "`GradCAM(model, [model.stages[-1]])`, and any submodule", ""),
-    Library("opacus", '`ModuleValidator.fix(model)`, or `norm_layer="groupnorm"`; `PrivacyEngine().make_private(...)`', ""),
+    Library("grad-cam", "`GradCAM(model, [model.stages[-1]])`, or any other submodule", ""),
+    Library(
+        "opacus",
+        '`ModuleValidator.fix(model)`, or `norm_layer="groupnorm"`; then `PrivacyEngine().make_private(...)`',
+        "refuses batch norms, which mix the samples of a batch",
+    ),
 )
 
 

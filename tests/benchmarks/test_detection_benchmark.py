@@ -6,40 +6,41 @@ import sys
 import pytest
 import torch
 import torchvision
+from safetensors.torch import load_file
 from torchvision.ops import box_iou
 
 from benchmarks.common.provenance import RESULTS
 from benchmarks.detection import __main__ as command
-from benchmarks.detection import coco, data
-from benchmarks.detection.detectors import NUM_CLASSES, build
+from benchmarks.detection import coco, data, train
+from benchmarks.detection.detectors import DETECTORS, NUM_CLASSES, build
 
 pytest.importorskip("sklearn")
 pytest.importorskip("skimage")
 
 
-@pytest.fixture(scope="module", name="train")
-def _train():
+@pytest.fixture(scope="module", name="source")
+def _source():
     return data.load("train")
 
 
-def test_images(train):
-    images, targets = data.batch(train, 40, torch.Generator().manual_seed(0))
-    again, _ = data.batch(train, 40, torch.Generator().manual_seed(0))
+def test_images(source):
+    images, targets = data.batch(source, 40, torch.Generator().manual_seed(0))
+    again, _ = data.batch(source, 40, torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(images, again, strict=True))
     labels = torch.cat([target["labels"] for target in targets])
     assert set(labels.tolist()) == set(range(1, NUM_CLASSES))
     for image, target in zip(images, targets, strict=True):
         boxes = target["boxes"]
-        assert image.shape == (3, data.IMG_SIZE, data.IMG_SIZE) and 0 <= image.min() and image.max() <= 1
+        assert image.shape == (3, data.IMG_SIZE, data.IMG_SIZE) and image.min() >= 0 and image.max() <= 1
         assert boxes.shape == (len(target["labels"]), 4) and 1 <= len(boxes) <= data.MOST_DIGITS
         assert (boxes[:, 2:] > boxes[:, :2]).all() and boxes.min() >= 0 and boxes.max() <= data.IMG_SIZE
         overlaps = box_iou(boxes, boxes)
         assert torch.equal(overlaps, overlaps.diag().diag())
 
 
-def test_a_box_holds_what_is_drawn(train):
+def test_a_box_holds_what_is_drawn(source):
     """A digit on a flat ground changes its box only, from side to side of it."""
-    flat = data.Source(train.digits, train.classes, [torch.full((3, 200, 200), 0.6)])
+    flat = data.Source(source.digits, source.classes, [torch.full((3, 200, 200), 0.6)])
     for seed in range(20):
         (image,), (target,) = data.batch(flat, 1, torch.Generator().manual_seed(seed))
         drawn = (image - 0.6).abs().amax(0) > 1e-3
@@ -51,17 +52,17 @@ def test_a_box_holds_what_is_drawn(train):
         assert not drawn[~inside].any()
 
 
-def test_test_images_have_nothing_in_common_with_training_images(train):
+def test_test_images_have_nothing_in_common_with_training_images(source):
     test = data.load("test")
     assert not set(data.PHOTOGRAPHS["train"]) & set(data.PHOTOGRAPHS["test"])
-    assert len(train.digits) + len(test.digits) == 1797
+    assert len(source.digits) + len(test.digits) == 1797
 
 
-@pytest.mark.parametrize("name", command.DETECTORS)
-def test_detector_learns_one_batch(name, train):
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detector_learns_one_batch(name, source):
     torch.manual_seed(0)
-    detector = build(name, pretrained=True).train()
-    images, targets = data.batch(train, 2, torch.Generator().manual_seed(0))
+    detector = build(name).train()
+    images, targets = data.batch(source, 2, torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(detector.parameters(), 1e-3)
     losses = []
     for _ in range(6):
@@ -73,20 +74,43 @@ def test_detector_learns_one_batch(name, train):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_precision_of_perfect_detections(train):
+def test_precision_of_perfect_detections(source):
     pytest.importorskip("torchmetrics")
     pytest.importorskip("pycocotools")
-    _, targets = data.batch(train, 5, torch.Generator().manual_seed(0))
+    _, targets = data.batch(source, 5, torch.Generator().manual_seed(0))
     found = [{**target, "scores": torch.ones(len(target["labels"]))} for target in targets]
-    assert command.precision(found, targets) == {"map50": 1.0, "map": 1.0}
+    assert train.precision(found, targets) == {"map50": 1.0, "map": 1.0}
     found[0]["labels"] = found[0]["labels"] % 10 + 1
-    assert command.precision(found, targets)["map50"] < 1
+    assert train.precision(found, targets)["map50"] < 1
+
+
+def test_a_detector_starts_from_the_classifier(tmp_path):
+    path = tmp_path / "classifier.safetensors"
+    found = train.train_classifier(1, 0, 10, path)
+    assert 0 <= found["accuracy"] <= 1
+    weights = load_file(path)
+    body = build("retinanet", str(path)).backbone.body.state_dict()
+    assert torch.equal(body["stages_1.blocks.0.conv1.weight"], weights["stages.1.blocks.0.conv1.weight"])
+    assert not torch.equal(
+        build("retinanet").backbone.body.state_dict()["stem_conv.weight"], weights["stem.conv.weight"]
+    )
 
 
 @pytest.mark.slow
 def test_command(tmp_path):
     pytest.importorskip("pycocotools")
-    options = ["--steps", "2", "--test-images", "7", "--threads", "1", "--out", str(tmp_path)]
+    options = [
+        "--steps",
+        "2",
+        "--classifier-steps",
+        "2",
+        "--test-images",
+        "7",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
     command.main(options)
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["configuration"]["steps"] == 2
@@ -114,7 +138,7 @@ def test_bad_arguments(words, message, capsys):
 
 def test_the_record_reaches_the_bar():
     results = json.loads((RESULTS / "detection/record.json").read_text())["results"]
-    assert set(results) == set(command.DETECTORS)
+    assert set(results) == set(DETECTORS)
     for by_start in results.values():
         assert by_start["pretrained"]["end"]["map50"] >= 0.9
         assert by_start["pretrained"]["seconds"] < 15 * 60

@@ -19,6 +19,6 @@ def _model():
 def test_map_of_a_layer(model, layer, method):
     x = torch.randn(2, 3, 37, 51)
     with getattr(pytorch_grad_cam, method)(model=model, target_layers=[model.get_submodule(layer)]) as cam:
-        maps = cam(input_tensor=x)
+        maps = cam(input_tensor=x, targets=None)  # of the most likely class
     assert maps.shape == (2, 37, 51)
     assert 0 <= maps.min() < maps.max() <= 1

@@ -27,9 +27,13 @@ def test_forward_and_backward(architecture, name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("architecture", ["FPN", "DeepLabV3Plus"])
-def test_odd_sizes(architecture):
-    model = smp.create_model(architecture, "tu-resattn56", encoder_weights=None, classes=3, **NARROW)
-    if model.requires_divisible_input_shape:
-        pytest.skip(f"{architecture} takes multiples of 32 only")
+def test_odd_sizes():
+    """Unet alone takes them."""
+    model = smp.Unet("tu-resattn56", encoder_weights=None, classes=3, **NARROW)
     assert model(images(67, 93)).shape == (2, 3, 67, 93)
+
+
+def test_networks_for_cifar_are_refused():
+    """Their maps have strides 1, 1, 2, 4."""
+    with pytest.raises(ValueError, match="downsampling pattern"):
+        smp.Unet("tu-resattn56_cifar", encoder_weights=None)
