@@ -55,6 +55,11 @@ def test_extra_blocks():
     assert list(maps) == ["0", "1", "2", "p6", "p7"]
 
 
+def test_norms_in_the_pyramid():
+    pyramid = small(norm="frozen", norm_layer=nn.BatchNorm2d).fpn
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in pyramid.modules()) == 8
+
+
 STAGES = ["stages_0", "stages_1", "stages_2", "stages_3"]
 
 
@@ -93,7 +98,8 @@ def test_unknown_norm():
 
 def test_norms():
     assert not [m for m in small(norm="frozen").modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert {type(m) for m in small(norm="sync").modules() if "Norm" in type(m).__name__} == {nn.SyncBatchNorm}
+    norms = [m for m in small(norm="sync").modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert {type(norm) for norm in norms} == {nn.SyncBatchNorm}
     partly = small(trainable_stages=2, norm="sync").body
     assert any(isinstance(m, FrozenBatchNorm2d) for m in partly["stages_1"].modules())
     assert any(isinstance(m, nn.SyncBatchNorm) for m in partly["stages_2"].modules())
@@ -116,6 +122,7 @@ def test_it_scripts():
             assert torch.allclose(fmap, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnetv2_50", "convnext_atto"])
 def test_other_networks_of_timm(name):
     out_indices = (0, 1, 2, 3) if name == "convnext_atto" else (1, 2, 3, 4)

@@ -1,13 +1,13 @@
 """Digits on photographs: RetinaNet and Faster R-CNN on a network that was trained to classify, and from scratch.
 
-    python -m benchmarks.detection [--steps N] [--classifier-steps N] [--threads N] [--seed S] [--out DIR]
+    python -m benchmarks.detection [--steps N] [--classifier-steps N] [--jobs J] [--seed S] [--out DIR]
 
 Every image is composed anew: one to three of scikit-learn's digits, at random size, place and colour on a part of one
 of scikit-image's photographs. Test images are made of digits and photographs that no training image has. The network,
 a narrow `resattn56`, is first trained to name the digit of images of one; detectors start from its weights, or from
 random ones, with the same steps and schedule: AdamW, warm-up, cosine to zero. COCO's mean average precision, by
-torchmetrics, is taken at a quarter, at half and at the end of it. Times are those of the process on the processor,
-all threads together, which other processes disturb little.
+torchmetrics, is taken at a quarter, at half and at the end of it. Detectors train on one thread each, ``--jobs`` at a
+time; their times are those of the process on the processor, which other processes disturb little.
 
 Writes record.json and predictions.png to benchmarks/results/detection/ and the pages' table; with ``--out`` elsewhere,
 and no table.
@@ -17,6 +17,8 @@ import argparse
 import json
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import RESULTS, check_recordable, provenance
 from benchmarks.common.tables import markdown_table
 from benchmarks.detection import data, train
-from benchmarks.detection.detectors import DETECTORS, MODEL, MODEL_ARGS, OUT_CHANNELS, build
+from benchmarks.detection.detectors import DETECTORS, MODEL, MODEL_ARGS, OUT_CHANNELS
 from benchmarks.detection.draw import draw
 from timm_resattn import retain_freed_memory
 
@@ -35,7 +37,6 @@ COMMAND = "python -m benchmarks.detection"
 RECORDS = RESULTS / "detection"
 STARTS = ("pretrained", "scratch")
 LABELS = {"retinanet": "RetinaNet", "faster_rcnn": "Faster R-CNN", "pretrained": "classifier", "scratch": "scratch"}
-TEST_SEED = 1
 DRAWN = 6  # images
 
 
@@ -54,7 +55,7 @@ def block() -> str:
         f"`{record['command']}`: {setting['steps']:,} steps of {setting['batch_size']} images, then "
         f"{setting['test_images']} test images with {setting['test_digits']} digits. The classifier took "
         f"{record['classifier']['seconds'] / 60:.1f} minutes and names {record['classifier']['accuracy']:.1%} of test "
-        f"digits. {hardware['cpu']}, threads: {hardware['threads']}; torch {versions['torch']}, "
+        f"digits. One thread of {hardware['cpu']}; torch {versions['torch']}, "
         f"torchvision {versions['torchvision']}."
     )
     picture = "![What the detectors found](benchmarks/results/detection/predictions.png)"
@@ -63,10 +64,10 @@ def block() -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600, help=f"of {train.BATCH_SIZE} images")
-    parser.add_argument("--classifier-steps", type=int, default=400)
-    parser.add_argument("--test-images", type=int, default=300)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=800, help=f"of {train.BATCH_SIZE} images")
+    parser.add_argument("--classifier-steps", type=int, default=500)
+    parser.add_argument("--test-images", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=2, help="detectors that train at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RECORDS)
     return parser
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(words)
     try:
-        for name in ("steps", "classifier_steps", "test_images", "threads"):
+        for name in ("steps", "classifier_steps", "test_images", "jobs"):
             if getattr(args, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(args, name)}")
         if args.out.exists() and not args.out.is_dir():
@@ -85,25 +86,26 @@ def main(argv: list[str] | None = None) -> None:
         check_recordable(args.out)
     except ValueError as error:
         parser.error(str(error))
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     retain_freed_memory()
     source = provenance(("torchmetrics", "pycocotools", "scikit-learn", "scikit-image"))
-    test = data.batch(data.load("test"), args.test_images, torch.Generator().manual_seed(TEST_SEED))
+    test = data.load_test(args.test_images)
 
     results: dict[str, dict[str, Any]] = {kind: {} for kind in DETECTORS}
     drawn: dict[str, train.Detections] = {}
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "classifier.safetensors"
         classified = train.train_classifier(args.classifier_steps, args.seed, args.test_images, weights)
-        for kind in DETECTORS:
-            for start in STARTS:
-                torch.manual_seed(args.seed)
-                detector = build(kind, str(weights) if start == "pretrained" else None)
-                detector = detector.to(memory_format=torch.channels_last)
-                result = train.train_detector(detector, args.steps, args.seed, f"{kind}, {start}", test)
-                print(f"{kind}, {start}: {json.dumps(result)}", flush=True)
-                results[kind][start] = result
-                drawn.setdefault(LABELS[kind], train.detect(detector, test[0][:DRAWN]))
+        with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
+            cells = [(kind, start) for kind in DETECTORS for start in STARTS]
+            jobs = [
+                pool.submit(train.run, *cell, args.steps, args.seed, weights, args.test_images, DRAWN) for cell in cells
+            ]
+            for (kind, start), job in zip(cells, jobs, strict=True):
+                done = job.result()
+                results[kind][start] = done["result"]
+                found = [{name: torch.from_numpy(value) for name, value in f.items()} for f in done["found"]]
+                drawn.setdefault(LABELS[kind], found)
     configuration = {
         "model": MODEL, "model_args": MODEL_ARGS, "out_channels": OUT_CHANNELS, "img_size": data.IMG_SIZE,
         "photographs": data.PHOTOGRAPHS, "batch_size": train.BATCH_SIZE, "steps": args.steps,

@@ -20,6 +20,7 @@ from typing import Any
 import timm
 import torchvision
 from torch import nn
+from torchvision.models._api import register_model  # no public name; its script looks models up there
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
@@ -68,7 +69,7 @@ def register() -> list[str]:
     networks = [name for name in timm.list_models(module="resattn") if not name.endswith("_cifar")]
     names = {f"{detector}_{name}_fpn": (detector, name) for detector in DETECTORS for name in networks}
     for key in names.keys() - set(torchvision.models.list_models()):
-        torchvision.models.register_model(key)(partial(build, *names[key]))
+        register_model(key)(partial(build, *names[key]))
     return list(names)
 
 

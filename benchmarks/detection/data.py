@@ -16,6 +16,7 @@ from timm_resattn.demo import load_digits
 IMG_SIZE = 64
 DIGIT_SIZES = (14, 32)  # sides, in pixels, of the square that a digit was written in
 MOST_DIGITS = 3
+TEST_SEED = 1
 INK = 0.2  # a digit's box holds what is inked by more than this
 PHOTOGRAPHS = {
     "train": ("astronaut", "coffee", "rocket", "brick", "grass"),
@@ -56,6 +57,11 @@ def batch(
     return list(images), list(targets)
 
 
+def load_test(size: int) -> tuple[Images, Targets]:
+    """So many test images, always the same."""
+    return batch(load("test"), size, torch.Generator().manual_seed(TEST_SEED))
+
+
 def _integer(low: int, high: int, generator: torch.Generator) -> int:
     """From ``low`` up to ``high``."""
     return int(torch.randint(low, high + 1, (), generator=generator))
@@ -76,7 +82,7 @@ def _image(
         if any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes):
             continue  # digits do not overlap: a crowded image has fewer
         patch = image[:, top : top + height, left : left + width]
-        colour = 0.35 * torch.rand(3, 1, 1, generator=generator)
+        colour = 0.2 * torch.rand(3, 1, 1, generator=generator)
         if patch.mean() < 0.5:
             colour = 1 - colour
         patch.lerp_(colour.expand_as(patch), ink.expand_as(patch))

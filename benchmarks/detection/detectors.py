@@ -1,5 +1,6 @@
 """The two detectors and the classifier that they may start from, sized for digits on images of 64 pixels."""
 
+from functools import partial
 from typing import Any
 
 import timm
@@ -7,6 +8,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.retinanet import RetinaNetHead
 
 from benchmarks.detection.data import IMG_SIZE
 from timm_resattn import fpn_backbone
@@ -20,7 +22,7 @@ DETECTORS = ("retinanet", "faster_rcnn")
 NUM_CLASSES = 11  # ten digits; 0 is the background
 OUT_CHANNELS = 48
 HIDDEN = 256
-ANCHOR_SIZES = ((10, 13), (17, 21), (26, 32))  # for maps of strides 4, 8 and 16
+ANCHOR_SIZES = ((10, 13), (17, 21), (26, 32), (40, 50))  # for maps of strides 4, 8, 16 and 32
 ANCHOR_SHAPES = (1.0, 1.7)  # height by width
 
 
@@ -39,7 +41,7 @@ def build(detector: str, weights: str | None = None) -> nn.Module:
     backbone = fpn_backbone(
         MODEL,
         pretrained=weights is not None,
-        out_indices=(1, 2),
+        out_indices=(1, 2, 3),
         norm="batch",
         out_channels=OUT_CHANNELS,
         norm_layer=nn.BatchNorm2d,
@@ -49,7 +51,9 @@ def build(detector: str, weights: str | None = None) -> nn.Module:
     anchors = AnchorGenerator(ANCHOR_SIZES, (ANCHOR_SHAPES,) * len(ANCHOR_SIZES))
     data = dict(image_mean=backbone.image_mean, image_std=backbone.image_std, min_size=IMG_SIZE, max_size=IMG_SIZE)
     if detector == "retinanet":
-        return RetinaNet(backbone, NUM_CLASSES, anchor_generator=anchors, **data)
+        norm_layer = partial(nn.GroupNorm, 8)
+        head = RetinaNetHead(OUT_CHANNELS, anchors.num_anchors_per_location()[0], NUM_CLASSES, norm_layer)
+        return RetinaNet(backbone, NUM_CLASSES, anchor_generator=anchors, head=head, **data)
     return FasterRCNN(
         backbone,
         rpn_anchor_generator=anchors,

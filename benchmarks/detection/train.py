@@ -1,5 +1,6 @@
 """Training, of the classifier and of detectors, and what a detector reaches."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks.detection import data
-from benchmarks.detection.detectors import classifier
+from benchmarks.detection.detectors import build, classifier
+from timm_resattn import retain_freed_memory
 
 BATCH_SIZE = 16
 LR = 2e-3
@@ -89,6 +91,20 @@ def train_detector(
             result[marks[step]] = precision(detect(detector, test[0]), test[1])
             start = time.process_time()
     return {**result, "seconds": round(seconds, 1)}
+
+
+def run(kind: str, start: str, steps: int, seed: int, weights: Path, test_images: int, drawn: int) -> dict[str, Any]:
+    """Train one detector, in a process of its own: what it reaches, and what it finds on the first test images."""
+    torch.set_num_threads(1)
+    retain_freed_memory()
+    torch.manual_seed(seed)
+    test = data.load_test(test_images)
+    detector = build(kind, str(weights) if start == "pretrained" else None).to(memory_format=torch.channels_last)
+    result = train_detector(detector, steps, seed, f"{kind}, {start}", test)
+    print(f"{kind}, {start}: {json.dumps(result)}", flush=True)
+    # arrays: tensors would go through shared memory, which ends with the process
+    found = [{name: value.numpy() for name, value in f.items()} for f in detect(detector, test[0][:drawn])]
+    return {"result": result, "found": found}
 
 
 @torch.inference_mode()

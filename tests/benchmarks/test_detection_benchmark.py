@@ -65,7 +65,7 @@ def test_detector_learns_one_batch(name, source):
     images, targets = data.batch(source, 2, torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(detector.parameters(), 1e-3)
     losses = []
-    for _ in range(6):
+    for _ in range(12):
         loss = sum(detector(images, targets).values())
         optimizer.zero_grad()
         loss.backward()
@@ -106,7 +106,7 @@ def test_command(tmp_path):
         "2",
         "--test-images",
         "7",
-        "--threads",
+        "--jobs",
         "1",
         "--out",
         str(tmp_path),
@@ -124,10 +124,10 @@ def test_command(tmp_path):
     ("words", "message"),
     [
         (["--steps", "0"], "--steps must be at least 1; got 0"),
-        (["--threads", "-1"], "--threads must be at least 1; got -1"),
+        (["--jobs", "-1"], "--jobs must be at least 1; got -1"),
         (["--test-images", "0", "--out", "x"], "--test-images must be at least 1; got 0"),
         (["--out", __file__], "is no folder"),
-        (["--detectors", "yolo"], "invalid choice"),
+        (["--classifier-steps", "x"], "invalid int value"),
     ],
 )
 def test_bad_arguments(words, message, capsys):

@@ -9,6 +9,7 @@ from timm_resattn import fpn_backbone
 
 DETECTORS = [FasterRCNN, MaskRCNN, RetinaNet, FCOS]
 RCNN = (FasterRCNN, MaskRCNN)
+CHANNELS = 32  # FCOS has norms of 32 groups
 NETWORKS = {
     "resattn56": dict(widths=(16, 32, 48, 64), stem_chs=8),
     "resattnext50_32x4d": dict(widths=(64, 64, 128, 128), stem_chs=8),
@@ -18,13 +19,12 @@ NETWORKS = {
 
 def detector_on(detector, name, **options):
     """The detector with its own default anchors, which are for five maps."""
-    kwargs = dict(NETWORKS[name], **options)
-    finest = 1 if detector in RCNN else 2
-    levels = (finest, 2, 3, 4) if finest == 1 else (2, 3, 4)
+    levels = (1, 2, 3, 4) if detector in RCNN else (2, 3, 4)
     if name == "resattn56_cifar":
-        levels = tuple(level - 1 for level in levels)
-    extra = None if detector in RCNN else LastLevelP6P7(16, 16)
-    backbone = fpn_backbone(name, out_indices=levels, out_channels=16, extra_blocks=extra, **kwargs)
+        levels = tuple(level - 1 for level in levels)  # 0 is the stem's
+    extra = None if detector in RCNN else LastLevelP6P7(CHANNELS, CHANNELS)
+    kwargs = dict(NETWORKS[name], **options)
+    backbone = fpn_backbone(name, out_indices=levels, out_channels=CHANNELS, extra_blocks=extra, **kwargs)
     data = dict(image_mean=backbone.image_mean, image_std=backbone.image_std)
     return detector(backbone, num_classes=4, min_size=64, max_size=100, **data)
 
