@@ -18,7 +18,7 @@ def draw(images: Images, targets: Targets, found: Mapping[str, list[dict[str, to
     """A row for each detector, a column for each image: right boxes green, wrong ones red, missed digits dashed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.7 * len(images), 1.8 * len(found)), layout="constrained")
+    figure = Figure(figsize=(1.4 * len(images), 1.45 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), len(images), squeeze=False)
     for row, (name, detections) in zip(grid, found.items(), strict=True):
         row[0].set_ylabel(name)
@@ -39,6 +39,6 @@ def draw(images: Images, targets: Targets, found: Mapping[str, list[dict[str, to
 def _frame(axes, box: torch.Tensor, color: str, line: str, text: str) -> None:
     left, top, right, bottom = box.tolist()
     axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], line, color=color, linewidth=1)
-    axes.text(left, top - 1, text, color=color, fontsize=7, clip_on=True, backgroundcolor=(0, 0, 0, 0.5)).set_bbox(
+    axes.text(left, top - 1, text, color=color, fontsize=6, clip_on=True, backgroundcolor=(0, 0, 0, 0.5)).set_bbox(
         dict(facecolor="black", alpha=0.5, pad=0.5, linewidth=0)
     )
