@@ -12,8 +12,8 @@ RCNN = (FasterRCNN, MaskRCNN)
 CHANNELS = 32  # FCOS has norms of 32 groups
 NETWORKS = {
     "resattn56": dict(widths=(16, 32, 48, 64), stem_chs=8),
-    "resattnext50_32x4d": dict(widths=(64, 64, 128, 128), stem_chs=8),
-    "resattn56_cifar": dict(),
+    "resattn50": dict(widths=(16, 32, 48, 64), stem_chs=8),
+    "resattn56_cifar": dict(widths=(16, 24, 32)),
 }
 
 
@@ -26,7 +26,7 @@ def detector_on(detector, name, **options):
     kwargs = dict(NETWORKS[name], **options)
     backbone = fpn_backbone(name, out_indices=levels, out_channels=CHANNELS, extra_blocks=extra, **kwargs)
     data = dict(image_mean=backbone.image_mean, image_std=backbone.image_std)
-    return detector(backbone, num_classes=4, min_size=64, max_size=100, **data)
+    return detector(backbone, num_classes=4, min_size=48, max_size=75, **data)
 
 
 def batch():
