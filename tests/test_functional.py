@@ -29,11 +29,3 @@ def test_gradients_of_each_sample(kind, case):
         F.cross_entropy(model(X[i : i + 1]), LABELS[i : i + 1]).backward()
         for name, p in model.named_parameters():
             assert torch.allclose(grads[name][i], p.grad, rtol=1e-6, atol=1e-12), name
-
-
-def test_opacus():
-    opacus = pytest.importorskip("opacus")
-    model = opacus.GradSampleModule(tiny(norm_layer="groupnorm").double())
-    F.cross_entropy(model(X), LABELS).backward()
-    for name, p in model.named_parameters():
-        assert p.grad_sample.shape == (len(X), *p.shape), name

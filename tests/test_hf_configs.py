@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from PIL import Image
 
 import timm_resattn  # noqa: F401  registers the models
-from timm_resattn.convert import convert
 
 ROOT = Path(__file__).resolve().parent.parent / "hf_configs"
 NAMES = timm.list_models(module="resattn", pretrained=True)
@@ -110,18 +108,3 @@ def test_transformers_builds_the_same_network(name):
     found = model.timm_model.state_dict()
     assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in wanted.items()}
     assert config.num_labels == timm.get_pretrained_cfg(name).num_classes
-
-
-def test_transformers_loads_a_converted_folder(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    source = timm.create_model("resattn56_cifar", num_classes=3).eval()
-    torch.save(source.state_dict(), tmp_path / "source.pth")
-    folder = convert(tmp_path / "source.pth", tmp_path / "out", "resattn56_cifar", label_names=("a", "b", "c"))
-    model = transformers.AutoModelForImageClassification.from_pretrained(folder)
-    assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
-    x = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(model(x).logits, source(x))
-        assert torch.equal(timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(x), source(x))
-    classify = transformers.pipeline("image-classification", model=str(folder))
-    assert {answer["label"] for answer in classify(Image.new("RGB", (40, 40)))} == {"a", "b", "c"}

@@ -61,21 +61,6 @@ def test_logits_stay_when_norms_are_replaced(shipped, tool):
         assert torch.allclose(model(X), shipped(X), rtol=1e-5, atol=1e-5)
 
 
-def test_backbone_of_transformers_detr():
-    detr = pytest.importorskip("transformers.models.detr.modeling_detr")
-    transformers = pytest.importorskip("transformers")
-    backbone_config = transformers.TimmBackboneConfig(backbone="resattn56_cifar", out_indices=[1, 2, 3])
-    config = transformers.DetrConfig(backbone_config=backbone_config)
-    encoder = detr.DetrConvEncoder(config).eval()
-    twin = timm.create_model("resattn56_cifar", features_only=True, out_indices=(1, 2, 3))
-    twin.load_state_dict(encoder.model.state_dict(), strict=False)  # frozen norms count no batches
-    with torch.no_grad():
-        maps = [fmap for fmap, mask in encoder(X, torch.ones(2, 32, 32))]
-        assert encoder.intermediate_channel_sizes == [64, 128, 256]
-        for fmap, expected in zip(maps, twin.eval()(X), strict=True):
-            assert torch.allclose(fmap, expected, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("feature_cls", ["list", "dict", "hook", "fx", "getter"])
 @pytest.mark.parametrize("unit_type", ["preact", "postact"])
 def test_stem_map_is_the_activated_one(unit_type, feature_cls):

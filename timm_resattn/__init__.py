@@ -13,6 +13,7 @@ Where what is:
 * `mask_tuning`: `train_masks_only` on a trunk that stays, `train_all`;
 * `visualize`: `record_attention`, `capture_masks`, `reduce_mask`, `plot_masks`, `plot_attention`; `app`: the page;
 * `checkpoints`: weights from elsewhere, `transplant_trunk`, `deepen`, `from_caffe`, `from_pytorchcv`;
+* `detection`: `fpn_backbone`, for the detectors of torchvision;
 * `optimize`: `optimize_for_inference`, `retain_freed_memory`;
 * `pictures`, `labels`, `files`: pictures of any kind, names of classes, files that are whole or not there;
 * `convert`, `demo`, `cli`: what the command ``timm-resattn`` does.
@@ -21,6 +22,7 @@ Where what is:
 from . import resattn  # registers the networks
 from .attention import AttentionModule
 from .checkpoints import deepen, from_caffe, from_pytorchcv, transplant_trunk
+from .detection import fpn_backbone
 from .mask_tuning import train_all, train_masks_only
 from .network import ResAttn
 from .optimize import optimize_for_inference, retain_freed_memory
@@ -32,6 +34,7 @@ __all__ = [
     "__version__",
     "capture_masks",
     "deepen",
+    "fpn_backbone",
     "from_caffe",
     "from_pytorchcv",
     "optimize_for_inference",

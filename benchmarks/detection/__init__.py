@@ -1,0 +1,1 @@
+"""Detectors of torchvision on our backbones."""
