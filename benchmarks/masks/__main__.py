@@ -144,7 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     settings = dict(
         images=args.images, mosaics=args.mosaics, reference=args.reference, seed=args.seed, fractions=FRACTIONS
     )
-    record = dict(command=" ".join([COMMAND, *words]), **provenance(), **settings, rows=rows)
+    command = " ".join([COMMAND, *("DIR" if word == str(args.data_dir) else word for word in words)])
+    record = dict(command=command, **provenance(), **settings, rows=rows)
     write_json(args.out, record)
     print(table(rows))
     if args.out == RECORD:
