@@ -120,7 +120,7 @@ def int8_table(rows: Sequence[Row]) -> str:
     body = []
     for label, by_type in by_path.items():
         cells = [cells_of(by_type.get(dtype), ("images_per_second",))[0] for dtype in BAR_COLORS]
-        speeds = [by_type[dtype]["images_per_second"] for dtype in ("int8", "float32")]
+        speeds = [by_type.get(dtype, {}).get("images_per_second") for dtype in ("int8", "float32")]
         ratio = f"{float(speeds[0]) / float(speeds[1]):.2f}x" if all(speeds) else ""
         body.append((label, *cells, ratio))
     return markdown_table(("", "fp32 images/s", "bf16 images/s", "int8 images/s", "int8 against fp32"), body)

@@ -14,7 +14,12 @@ def test_every_contender_of_a_plan_can_be_built_by_name():
             for found in plans.plan(part, "resattn56", 8, 224, device):
                 paths = contenders.TRAINING_PATHS if part == "train" else contenders.PATHS
                 assert {contender.path for contender in found.contenders} <= set(paths)
-                assert {contender.dtype for contender in found.contenders} <= {"float32", "bfloat16", "autocast"}
+                assert {contender.dtype for contender in found.contenders} <= {
+                    "float32",
+                    "bfloat16",
+                    "autocast",
+                    "int8",
+                }
                 assert len(set(found.contenders)) == len(found.contenders)
 
 
@@ -43,6 +48,7 @@ def test_a_network_without_a_port_is_measured_alone(model):
         (speed, ["--model", "resattn92"], "give --out DIR"),
         (speed, ["--only", "nothing-like-this", "--out", "OUT"], "no contender has that in its name"),
         (speed, ["--profile", "resattn56/slow", "--out", "OUT"], "--profile takes resattn56/convolutions/"),
+        (speed, ["--part", "int8", "--device", "cuda"], "--part int8 is measured on a CPU"),
         (speed, ["--part", "speed"], "invalid choice"),
         (speed, ["--out", "FILE"], "is no folder"),
         (memory, ["--repeats", "0"], "--repeats must be at least 1"),

@@ -107,3 +107,17 @@ def test_profile_is_summed_by_kind(tmp_path):
     write_csv(record(tmp_path / "profile") / "results.csv", PROFILE_FIELDS, rows)
     text = report.as_markdown(tmp_path)
     assert "| `a` | 80 (80%) | 0 (0%) | 20 (20%) | 0 (0%) | 0 (0%) | 0 (0%) | 0 (0%) | 100 |" in text
+
+
+def test_int8_is_compared_with_float32_of_the_same_runtime():
+    numbers = {"onnxruntime": (("float32", 10.0), ("int8", 25.0)), "openvino": (("float32", 11.0), ("bfloat16", 22.0))}
+    rows = [
+        {name: str(value) for name, value in row_of("resattn56", path, dtype, RETAINED, images).items()}
+        for path, types in numbers.items()
+        for dtype, images in types
+    ]
+    missing = dict(rows[-1], dtype="int8", status="skipped", images_per_second="")
+    assert report.int8_table([*rows, missing]).splitlines()[2:] == [
+        "| `resattn56`, ONNX Runtime | 10.0 |  | 25.0 | 2.50x |",
+        "| `resattn56`, OpenVINO | 11.0 | 22.0 | skipped |  |",
+    ]
