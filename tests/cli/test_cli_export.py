@@ -138,10 +138,13 @@ def test_without_the_extra_it_is_named(package, folder, capsys, monkeypatch):
 
 def test_calibration_pictures_are_spread_over_the_folder(folder, monkeypatch):
     monkeypatch.setattr(command, "CALIBRATION_PICTURES", 3)
+    (folder / "many").mkdir()
+    for index in range(12):
+        Image.new("RGB", (40, 40)).save(folder / "many" / f"{index:02}.png")
     read = []
     monkeypatch.setattr(
-        "timm_resattn.cli.reading.read_picture", lambda path: read.append(path) or Image.new("RGB", (40, 40))
+        "timm_resattn.cli.reading.read_picture", lambda path: read.append(path.stem) or Image.new("RGB", (40, 40))
     )
     model = timm.create_model("resattn56_cifar", device="meta")
-    assert command._read([*range(12)], model, None).shape == (3, 3, 32, 32)
-    assert read == [0, 4, 8]
+    assert command._calibration("many", model, None).shape == (3, 3, 32, 32)
+    assert read == ["00", "04", "08"]
