@@ -3,8 +3,8 @@
     python -m benchmarks.reliability [--part fuzz|weights|writers|processes|numerics|mutants ...] [--cases N]
 
 Writes the outcomes by kind of each part to ``benchmarks/results/reliability.json``, beside those of the other parts,
-and renews the tables of the pages. Each of several parts runs in a process of its own. The exit status is 1 if something
-crashed or was wrong; the record says what.
+and renews the tables of the pages. Each of several parts runs in a process of its own. The exit status is 1 if
+something crashed or was wrong; the record says what.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Precisions beside each other on the weights that ship, and how large values become through depth.
 
 On CIFAR-10's test images: how far bfloat16 and float16, all through and by autocast, are from single precision. On
-noise: the largest activation and gradient of the deepest networks with random weights, in evaluation mode with untouched
-statistics, in evaluation mode with statistics of such images, and in training mode.
+noise: the largest activation and gradient of the deepest networks with random weights, in evaluation mode with
+untouched statistics, in evaluation mode with statistics of such images, and in training mode.
 """
 
 from contextlib import nullcontext
