@@ -73,10 +73,10 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return "is empty"
     if isinstance(error, SafetensorError):
         return f"is no whole safetensors file ({error})"
-    if isinstance(error, zipfile.BadZipFile):
-        return f"is damaged ({error})"
     if path.suffix == ".npz":
         return f"is no whole .npz archive of numbers ({str(error).partition('. ')[0]})"
+    if isinstance(error, zipfile.BadZipFile):
+        return f"is damaged ({error})"
     with path.open("rb") as file:
         start = file.read(4)
     if not start.startswith((b"PK\3\4", b"\x80")):  # a zip archive or, of old, a pickle
