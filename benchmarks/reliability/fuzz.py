@@ -7,7 +7,7 @@ finite, reach every parameter, come again, and are the same with and without gra
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +20,11 @@ from timm.utils import reparameterize_model
 from torch import nn
 
 import timm_resattn  # noqa: F401  registers the models
-from benchmarks.reliability.tally import Tally, WrongError
+from benchmarks.reliability.children import in_child
+from benchmarks.reliability.tally import OUTCOMES, Tally, WrongError
 
 CASES = 2000
+TOGETHER = 25
 # type of the parameters, of autocast, and how far results may be from double precision and from each other
 PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None, float]] = {
     "float32": (torch.float32, None, 1e-3),
@@ -32,7 +34,7 @@ PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None, float]] = {
     "autocast bfloat16": (torch.float32, torch.bfloat16, 0.5),
     "autocast float16": (torch.float32, torch.float16, 0.1),
 }
-LARGEST: dict[str, float] = {}  # differences seen since `run` began, by precision
+LARGEST: dict[str, float] = {}  # differences seen, by precision
 DEFAULTS: dict[str, Any] = dict(
     mask_type="encoder_decoder", pool_mode="pad", groups=1, bottle_ratio=0.25, in_chans=3, num_classes=5,
     global_pool="avg", output_stride=32, norm_layer="batchnorm2d",
@@ -329,8 +331,9 @@ def check(case: Case) -> str:
     return "computed"
 
 
-def run(tally: Tally, count: int, first_seed: int) -> dict[str, Any]:
-    """Try so many cases."""
+def drawn(count: int, first_seed: int) -> list[Case]:
+    """So many cases."""
+    found: list[Case] = []
 
     @seed(first_seed)
     @settings(
@@ -339,8 +342,31 @@ def run(tally: Tally, count: int, first_seed: int) -> dict[str, Any]:
     )  # fmt: skip
     @given(cases())
     def one(case: Case) -> None:
-        tally.try_(case.kind, case, lambda: check(case))
+        found.append(case)
 
-    LARGEST.clear()
     one()
-    return {"largest differences": {precision: float(f"{error:.2g}") for precision, error in sorted(LARGEST.items())}}
+    return found
+
+
+def run(tally: Tally, count: int, first_seed: int) -> dict[str, Any]:
+    """Try so many cases, `TOGETHER` in a child process, which a crash ends; the next one goes on after it."""
+    left, largest = drawn(count, first_seed), dict.fromkeys(PRECISIONS, 0.0)
+
+    def work(tell: Callable[[Any], None]) -> None:
+        for case in left[:TOGETHER]:
+            single = Tally()
+            LARGEST.clear()
+            single.try_(case.kind, case, lambda case=case: check(case))
+            [outcome] = [name for name in OUTCOMES if single.kinds[case.kind][name]]
+            tell([outcome, single.failures[0]["why"] if single.failures else "", LARGEST])
+
+    while left:
+        told, code = in_child(work, seconds=3600)
+        for case, (outcome, why, differences) in zip(left, told, strict=False):
+            tally.add(case.kind, outcome, case, why)
+            largest |= {precision: max(largest[precision], error) for precision, error in differences.items()}
+        left = left[len(told) :]
+        if code and left:
+            tally.add(left[0].kind, "crashed", left[0], f"exit code {code}")
+            left = left[1:]
+    return {"largest differences": {precision: float(f"{error:.2g}") for precision, error in largest.items()}}
