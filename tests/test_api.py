@@ -59,8 +59,8 @@ def public() -> str:
         if inspect.isclass(thing):
             own = [(key, value) for key, value in vars(thing).items() if callable(value) and key[0] != "_"]
             lines += [f"timm_resattn.{name}.{key}{_signature(value)}" for key, value in own]
-    lines += [f"model {name}" for name in timm.list_models(module="resattn")]
-    lines += [f"weights {name}" for name in timm.list_models(module="resattn", pretrained=True)]
+    lines += [f"model {name}" for name in sorted(timm.list_models(module="resattn"))]
+    lines += [f"weights {name}" for name in sorted(timm.list_models(module="resattn", pretrained=True))]
     parser = _command_line()
     lines += [f"timm-resattn {option}" for option in _options(parser)]
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
