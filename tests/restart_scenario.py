@@ -20,8 +20,9 @@ STEPS, KILLED_IN = 6, 3
 
 def main() -> None:
     folder, kill = Path(sys.argv[1]), sys.argv[2:] == ["kill"]
-    dist.init_process_group("gloo")
-    rank = dist.get_rank()
+    attempt, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], int(os.environ["RANK"])
+    store = f"file://{folder.resolve()}/store{attempt}"  # the next attempt must not find the addresses of this one
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=int(os.environ["WORLD_SIZE"]))
     torch.manual_seed(0)
     model = tiny().train()
     parallel = DistributedDataParallel(model)
@@ -34,7 +35,7 @@ def main() -> None:
         first = state["step"]
     print(f"rank {rank} begins at step {first}", file=sys.stderr)
     for step in range(first, STEPS):
-        if kill and rank == 1 and step == KILLED_IN and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if kill and rank == 1 and step == KILLED_IN and attempt == "0":
             os.kill(os.getpid(), signal.SIGKILL)
         generator = torch.Generator().manual_seed(2 * step + rank)
         optimizer.zero_grad()
