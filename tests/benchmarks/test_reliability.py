@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 
 from benchmarks.reliability import __main__ as command
@@ -16,12 +17,14 @@ from benchmarks.reliability.tally import Tally, WrongError
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(fuzz.cases())
 def test_a_network_computes_or_says_why_not(case):
     assert fuzz.check(case) in ("computed", "refused")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and limits its memory")
 @pytest.mark.parametrize(("part", "cases", "tried"), [("weights", 60, 300), ("writers", 5, 24)])
 def test_nothing_crashes_or_is_wrong(tmp_path, part, cases, tried):
@@ -80,8 +83,6 @@ def test_lines_to_break_are_there_once():
 
 def test_precisions_stay_within_their_bounds():
     """On noise with the images' statistics, where no data set is at hand; the record is of test images."""
-    import torch
-
     images = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8)
     for precision, (_, distance) in numerics.compare("resattn56_cifar", images).items():
         assert distance <= numerics.BOUNDS[precision][1]
