@@ -4,12 +4,14 @@ VENV ?= .venv
 FLOORS_VENV ?= .venv-floors
 BIN := $(VENV)/bin
 TESTS ?= tests
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+SHORT := tests/test_api.py tests/test_fold.py tests/test_mask.py tests/cli tests/test_cifar_weights.py tests/checkpoints/test_adapt.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint contracts types floors docs test test-fast test-floors build check clean
+.PHONY: help install format lint contracts types floors docs test test-fast test-floors test-pythons coverage fuzz audit build check clean
 
 help:  ## Show this help
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
 
 install:  ## Make .venv with the package (editable) and the developers' tools
 	$(PYTHON) -m venv $(VENV)
@@ -45,12 +47,35 @@ test-floors: build  ## Test the built wheel with the oldest supported dependenci
 	$(PYTHON) -m venv $(FLOORS_VENV)
 	$(FLOORS_VENV)/bin/python -m pip install -q --force-reinstall --no-deps dist/*.whl
 	$(FLOORS_VENV)/bin/python -m pip install -q -c .ci/floors.txt "$$(ls dist/*.whl)[demo,test]"
+	cd / && $(abspath $(FLOORS_VENV))/bin/python -c "import timm, timm_resattn as p; print(p.__file__, timm.create_model('resattn56_cifar', pretrained=True).num_classes)"
 	$(FLOORS_VENV)/bin/pytest -m "not slow" $(TESTS)
 
-build:  ## Build source distribution and wheel into dist/ and check the wheel's files
+test-pythons: build  ## Test the built wheel with each of PYTHONS: the quickest files, a few minutes each
+	for python in $(PYTHONS); do \
+	  venv=.venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
+	  $$python -m venv $$venv && $$venv/bin/python -m pip install -q "$$(ls dist/*.whl)[demo,test]" && \
+	  $$venv/bin/pytest -q -m "not slow" $(SHORT) || exit 1; \
+	done
+
+coverage:  ## Run all tests and list the package's lines that none of them reaches
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term-missing:skip-covered $(TESTS)
+
+fuzz:  ## Try 2,000 random networks; benchmarks/reliability has the other parts
+	PYTHONPATH=. $(BIN)/python -m benchmarks.reliability --part fuzz
+
+audit:  ## Ask PyPI for known vulnerabilities of the installed versions
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install -q pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable > .venv-audit/requirements.txt
+	.venv-audit/bin/pip-audit --disable-pip --no-deps -r .venv-audit/requirements.txt
+
+build:  ## Build source distribution and wheel into dist/, twice and equal, and check their files
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist . > /dev/null
-	$(BIN)/python .ci/check_wheel.py dist/*.whl
+	$(BIN)/python -m build --outdir dist/again . > /dev/null
+	for file in dist/*.whl dist/*.tar.gz; do cmp $$file dist/again/$$(basename $$file) || exit 1; done
+	rm -rf dist/again
+	$(BIN)/python .ci/check_wheel.py dist/*
 
 check: lint contracts types floors docs test  ## All checks but test-floors
 

@@ -1,27 +1,42 @@
-"""Check that a wheel holds every file of timm_resattn/, weights and py.typed too, and nothing else."""
+"""Check that a wheel, and a source distribution, hold what they should and nothing else.
+
+The wheel: every file of timm_resattn/, weights and py.typed too. The source distribution: these, the tests, and the
+files at the top that pyproject.toml and the README refer to.
+"""
 
 import sys
+import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
+TOP = {".gitignore", "CHANGELOG.md", "CITATION.cff", "LICENSE", "NOTICE", "PKG-INFO", "README.md", "pyproject.toml"}
 
 
-def problems(wheel: str) -> list[str]:
-    packaged = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    source = {
+def files_in(folder: str) -> set[str]:
+    return {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "timm_resattn").rglob("*")
+        for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    found = [f"not in the wheel: {name}" for name in sorted(source - packaged)]
-    found += [f"only in the wheel: {name}" for name in sorted(packaged - source)]
-    if "timm_resattn/py.typed" not in source:
+
+
+def problems(path: Path) -> list[str]:
+    wanted = files_in("timm_resattn")
+    if path.suffix == ".whl":
+        packaged = {name for name in ZipFile(path).namelist() if ".dist-info/" not in name}
+    else:
+        with tarfile.open(path) as archive:
+            packaged = {member.name.partition("/")[2] for member in archive if member.isfile()}
+        wanted |= files_in("tests") | TOP
+    found = [f"not in {path.name}: {name}" for name in sorted(wanted - packaged)]
+    found += [f"only in {path.name}: {name}" for name in sorted(packaged - wanted)]
+    if "timm_resattn/py.typed" not in wanted:
         found.append("timm_resattn/py.typed is missing")
     return found
 
 
 if __name__ == "__main__":
-    errors = problems(sys.argv[1])
-    print("\n".join(errors) or f"{Path(sys.argv[1]).name} is complete")
+    errors = [error for path in sys.argv[1:] for error in problems(Path(path))]
+    print("\n".join(errors) or f"complete: {', '.join(Path(path).name for path in sys.argv[1:])}")
     sys.exit(bool(errors))

@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -210,3 +211,38 @@ def test_loops_of_links(tmp_path, capsys, source):
         assert (code, out, err.count("\n")) == (2, "", 1)
     assert_nothing_written(tmp_path, "loop.pth", source.name)
     assert loop.is_symlink()
+
+
+def test_a_flipped_bit_in_an_archive_is_refused(tmp_path, capsys, source):
+    """torch.load does not look at the checksums."""
+    content = bytearray(source.read_bytes())
+    content[len(content) // 2] ^= 64
+    source.write_bytes(content)
+    assert torch.load(source)  # unnoticed
+    code, out, err = run(capsys, source, tmp_path / "out", "--model", "resattn56_cifar", *SMALL_ARGS)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is damaged" in err and "is not what was written" in err
+    assert_nothing_written(tmp_path, source.name)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pth"])
+def test_an_archive_that_unpacks_to_far_more_is_not_unpacked(tmp_path, capsys, suffix):
+    path = tmp_path / f"bomb{suffix}"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("conv1:0.npy", "w") as entry:
+        for _ in range(65):
+            entry.write(bytes(1 << 20))
+    code, out, err = run(capsys, path, tmp_path / "out", "--model", "resattn56")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "unpacks to 65 MB" in err
+    assert_nothing_written(tmp_path, path.name)
+
+
+def test_a_view_of_one_number_as_a_classifier_of_a_billion_classes(tmp_path, capsys, source):
+    tensors = torch.load(source)
+    tensors["head.fc.weight"] = torch.zeros(()).expand(10**9, 32)
+    tensors["head.fc.bias"] = torch.zeros(()).expand(10**9)
+    torch.save(tensors, source)
+    code, out, err = run(capsys, source, tmp_path / "out", "--model", "resattn56_cifar", *SMALL_ARGS)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "damaged: head.fc.weight, head.fc.bias repeat what is stored" in err
+    assert_nothing_written(tmp_path, source.name)

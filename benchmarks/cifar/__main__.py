@@ -110,6 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     signals: list[int] = []
     handler = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     deadline = math.inf if args.max_seconds is None else began + args.max_seconds
+    result = None
     try:
         with locked(args.out):
             finished = train(
@@ -119,7 +120,9 @@ def main(argv: list[str] | None = None) -> int:
                 args.eval_every,
                 args.stop_epoch,
             )
-    except (FloatingPointError, ValueError) as error:
+            if finished and not (args.out / "result.json").exists():
+                result = write_result(trainer, args.out)
+    except (FloatingPointError, OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
     finally:
@@ -127,8 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     if not finished:
         print(f"stopped after {trainer.step} of {trainer.steps} updates; go on with --resume", file=sys.stderr)
         return 128 + signals[0] if signals else 0
-    if not (args.out / "result.json").exists():
-        result = write_result(trainer, args.out)
+    if result:
         print(json.dumps({key: result[key] for key in ("error", "error_ema", "images_per_second", "dead")}))
     return 0
 

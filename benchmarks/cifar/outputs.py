@@ -36,7 +36,10 @@ def train(
     """Train to the end, or, with a checkpoint, to where it is to stop; tell whether the end is reached."""
 
     def checkpoint() -> None:
-        save_atomically(out / "last.pt", lambda path: torch.save(trainer.state_dict(), path))
+        try:
+            save_atomically(out / "last.pt", lambda path: torch.save(trainer.state_dict(), path))
+        except RuntimeError as error:  # of a full disk
+            raise OSError(f"{out / 'last.pt'} could not be written ({error})") from error
 
     write_json(out / "config.json", {"command": command_of(trainer.run), **trainer.run.as_dict()})
     trainer.sessions.append({"from_update": trainer.step, **provenance()})

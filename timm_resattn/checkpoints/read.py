@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any, Dict, Mapping, Union
 
@@ -18,6 +19,8 @@ __all__ = ["read_file", "unwrap"]
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net")  # in timm's order
 # of DistributedDataParallel and AveragedModel, torch.compile, Lightning
 PREFIXES = re.compile(r"^((module|_orig_mod|model|net)\.)+")
+MOST_UNPACKED = 20  # times its size, to which an archive may unpack; weights hardly compress
+SMALL = 64 << 20  # bytes to which any archive may
 
 
 def read_file(path: Union[str, Path]) -> Dict[str, Any]:
@@ -34,6 +37,8 @@ def read_file(path: Union[str, Path]) -> Dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
         if path.suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return {name: torch.from_numpy(archive[name]) for name in archive.files}
@@ -44,6 +49,17 @@ def read_file(path: Union[str, Path]) -> Dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name.")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raise an error if it unpacks to far more than its size, or a checksum, which torch ignores, is another."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > max(SMALL, MOST_UNPACKED * path.stat().st_size):
+            raise zipfile.BadZipFile(f"it unpacks to {unpacked >> 20} MB")
+        damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f"{damaged} is not what was written")
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
@@ -59,6 +75,8 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return f"is no whole safetensors file ({error})"
     if path.suffix == ".npz":
         return f"is no whole .npz archive of numbers ({str(error).partition('. ')[0]})"
+    if isinstance(error, zipfile.BadZipFile):
+        return f"is damaged ({error})"
     with path.open("rb") as file:
         start = file.read(4)
     if not start.startswith((b"PK\3\4", b"\x80")):  # a zip archive or, of old, a pickle
@@ -68,6 +86,13 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return "is damaged or not complete: it cannot be read to its end"
 
 
+def _is_larger_than_its_storage(tensor: torch.Tensor) -> bool:
+    """A few bytes may name any shape by strides of 0."""
+    if tensor.layout is not torch.strided:
+        return False
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+
+
 def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
     """The weights of a checkpoint: averaged ones first, without the names that training tools put around them.
 
@@ -75,13 +100,17 @@ def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
     Lightning (``model.``), and the counter ``n_averaged`` of torch's ``AveragedModel``.
 
     Raises:
-        ValueError: Something in it is no tensor, or two tensors have one name without their prefixes.
+        ValueError: Something in it is no tensor, or larger than what is stored of it, or two tensors have one name
+            without their prefixes.
     """
     while wrapped := [checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)]:
         checkpoint = wrapped[0]
     strange = [str(name) for name, value in checkpoint.items() if not isinstance(value, torch.Tensor)]
     if strange or not checkpoint:
         raise ValueError(f"The checkpoint holds no weights but {', '.join(strange[:10]) or 'nothing'}.")
+    views = [str(name) for name, tensor in checkpoint.items() if _is_larger_than_its_storage(tensor)]
+    if views:
+        raise ValueError(f"The weights are damaged: {', '.join(views[:10])} repeat what is stored.")
     tensors: StateDict = {}
     for full_name, tensor in checkpoint.items():
         name = PREFIXES.sub("", str(full_name))

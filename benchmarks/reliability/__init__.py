@@ -1,0 +1,1 @@
+"""How much was tried, and did it hold? Random networks, damaged files, killed writers, many processes, precisions."""
