@@ -23,8 +23,8 @@ import timm_resattn  # noqa: F401  registers the models
 from benchmarks.reliability.children import in_child
 from benchmarks.reliability.tally import OUTCOMES, Tally, WrongError
 
-# Widths of 8 are left out: torch 2.14 writes beyond its memory in the backward pass, in channels_last on a CPU, of a 1x1
-# convolution with stride 2 that reads 8 channels, as `nn.Conv2d(8, 16, 1, 2)` on 66x52 pixels shows by itself.
+# Widths of 8 are left out: torch 2.14 writes beyond its memory in the backward pass, in channels_last on a CPU, of a
+# 1x1 convolution with stride 2 that reads 8 channels, as `nn.Conv2d(8, 16, 1, 2)` on 66x52 pixels shows by itself.
 CASES = 2000
 TOGETHER = 25
 # type of the parameters, of autocast, and how far results may be from double precision and from each other
