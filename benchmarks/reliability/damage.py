@@ -58,7 +58,8 @@ class Damaged:
     ours_refuse: bool = True  # those of this package that read a file themselves
     names_refuse: bool = False  # those by which timm reads it, by its names and shapes
     whole: bool = False
-    same: bool = False  # what is read of it, if anything, must be what was written
+    same_for_ours: bool = False  # what is read of it, if anything, must be what was written
+    same_for_all: bool = False
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------
@@ -296,9 +297,9 @@ def files(count: int, rng: Random) -> Iterator[Damaged]:
         return lambda path: path.write_bytes(data)
 
     def of_bytes(form: str, damage: Callable[[bytes, Random], bytes]) -> Damaged:
-        return Damaged(
-            damage.__name__, form, write(damage(plain[form], rng)), damage in SURE, damage in SURE, same=form in CHECKED
-        )
+        sure = damage in SURE  # unless what is missing was of no use, as a mark in a pickle that nothing refers to
+        spoilt = write(damage(plain[form], rng))
+        return Damaged(damage.__name__, form, spoilt, False, False, False, sure or form in CHECKED, sure)
 
     def of_tensors(form: str, damage: Callable[[StateDict, Random], None]) -> Damaged:
         spoilt = dict(tensors)

@@ -23,6 +23,8 @@ import timm_resattn  # noqa: F401  registers the models
 from benchmarks.reliability.children import in_child
 from benchmarks.reliability.tally import OUTCOMES, Tally, WrongError
 
+# Widths of 8 are left out: torch 2.14 writes beyond its memory in the backward pass, in channels_last on a CPU, of a
+# 1x1 convolution with stride 2 that reads 8 channels, as `nn.Conv2d(8, 16, 1, 2)` on 66x52 pixels shows by itself.
 CASES = 2000
 TOGETHER = 25
 # type of the parameters, of autocast, and how far results may be from double precision and from each other
@@ -86,7 +88,7 @@ def cases(draw: st.DrawFn) -> Case:
         mask_pools[draw(st.integers(0, stages - 1))] = 0
     options = dict(
         depths=tuple(depths),
-        widths=(16, 16, 16, 16)[:stages] if draw(st.booleans()) else (8, 16, 24, 32)[:stages],
+        widths=(16, 16, 16, 16)[:stages] if draw(st.booleans()) else (16, 32, 32, 48)[:stages],
         mask_pools=tuple(mask_pools),
         closing_units=tuple(draw(st.lists(st.integers(0, 1), min_size=stages, max_size=stages))),
         stem_chs=draw(st.sampled_from([8, 16])),

@@ -122,12 +122,10 @@ def listing(folder: Path) -> dict[str, str]:
 
 def verdict(file: Damaged, ours: bool, read: StateDict | None, original: StateDict) -> str:
     """Why it was wrong to read the file, or nothing."""
-    if file.whole or not (file.ours_refuse if ours else file.names_refuse):
-        if file.whole or (ours and file.same):
-            same = read is None or all(torch.equal(read[name], tensor) for name, tensor in original.items())
-            return "" if same else "other weights than were written"
-        return ""
-    return "damaged weights are used"
+    if file.whole or file.same_for_all or (ours and file.same_for_ours):
+        same = read is None or all(torch.equal(read[name], tensor) for name, tensor in original.items())
+        return "" if same else "other weights than were written"
+    return "damaged weights are used" if (file.ours_refuse if ours else file.names_refuse) else ""
 
 
 def try_file(tally: Tally, file: Damaged, folder: Path, original: StateDict) -> None:
