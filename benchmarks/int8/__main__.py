@@ -78,7 +78,7 @@ def transplanted(images: torch.Tensor) -> nn.Module:
     torch.manual_seed(0)
     donor = live_in(timm.create_model(DONOR), images)
     model = timm.create_model(AT_224)
-    transplant_trunk(model, donor.state_dict())
+    transplant_trunk(donor.state_dict(), model)
     for module in model.modules():
         if isinstance(module, AttentionModule) and module.mask is not None:
             nn.init.kaiming_normal_(module.mask.tail.conv2.weight)
