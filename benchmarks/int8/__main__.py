@@ -3,7 +3,7 @@
     python -m benchmarks.int8 --data-dir DIR
 
 * CIFAR-10: accuracy of the networks that ship on the test images, calibrated with training images.
-* 224x224: the logits of `resattn56` with a transplanted trunk and random masks, on crops of photographs, calibrated
+* 224x224: the logits of `resattn50` with a transplanted trunk and random masks, on crops of photographs, calibrated
   with crops of other photographs. The donor's weights are random, its norms as after training; the photographs are
   those that scikit-image and scikit-learn ship.
 
@@ -46,7 +46,7 @@ from timm_resattn.export import run_onnx
 COMMAND = "python -m benchmarks.int8"
 RECORDS = RESULTS / "int8"
 NETWORKS = ("resattn56_cifar", "resattn92_cifar")
-AT_224, DONOR = "resattn56", "resnetv2_50"
+AT_224, DONOR = "resattn50", "resnetv2_50"
 FIELDS = ("network", "runtime", "images", "top1", "top1_int8", "same_class", "relative_error")
 RUNTIMES = ("ONNX Runtime", "OpenVINO, the same file", "OpenVINO, NNCF")
 PHOTOS = {"calibrate": ("astronaut", "coffee", "rocket", "china.jpg"), "test": ("chelsea", "retina", "flower.jpg")}
@@ -78,7 +78,7 @@ def transplanted(images: torch.Tensor) -> nn.Module:
     torch.manual_seed(0)
     donor = live_in(timm.create_model(DONOR), images)
     model = timm.create_model(AT_224)
-    transplant_trunk(model, donor.state_dict())
+    model.load_state_dict(transplant_trunk(donor.state_dict(), model))
     for module in model.modules():
         if isinstance(module, AttentionModule) and module.mask is not None:
             nn.init.kaiming_normal_(module.mask.tail.conv2.weight)

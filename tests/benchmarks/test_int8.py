@@ -5,6 +5,7 @@ import torch
 from helpers import fine_tuned, random_cifar
 
 from benchmarks.int8 import __main__ as int8
+from timm_resattn import capture_masks
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,11 @@ def test_each_runtime_is_compared_with_the_network(monkeypatch):
     assert [row["same_class"] for row in rows] == [row["top1_int8"] for row in rows] == pytest.approx([100, 100, share])
     cells = int8.table([{name: str(row[name]) for name in int8.FIELDS} for row in rows]).splitlines()[3].split(" | ")
     assert cells[1:] == ["OpenVINO, the same file", "100.00", "100.00", "100.00", "10.0% |"]
+
+
+def test_the_masks_of_the_network_at_224_are_not_constant():
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    model = int8.transplanted(images)
+    with capture_masks(model) as masks, torch.no_grad():
+        model(images)
+    assert all(mask.flatten(2).std(2).mean() > 0.01 for mask in masks.values())
