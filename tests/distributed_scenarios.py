@@ -1,6 +1,7 @@
 """What tests/test_distributed.py runs in each of its processes: ``torchrun`` hands in rank and size."""
 
 import copy
+import os
 import sys
 
 import torch
@@ -118,7 +119,10 @@ def main() -> None:
             model.set_grad_checkpointing(checkpointing)
             print(f"{scenario}: {kind=}, {checkpointing=}, {rank=}", file=sys.stderr)
             globals()[scenario](model, _batches(dist.get_world_size()), rank)
+    dist.barrier()
     dist.destroy_process_group()
+    sys.stderr.flush()
+    os._exit(0)  # at a regular end torch may abort, its threads not joined
 
 
 if __name__ == "__main__":
