@@ -22,11 +22,8 @@ ALL, PREDICTED = "all", "the predicted one"
 
 def mask_channels(model: nn.Module) -> Dict[str, int]:
     """Channels of the mask of each Attention Module, by the module's name."""
-    return {
-        name: next(m.out_channels for m in reversed(list(module.mask.modules())) if isinstance(m, nn.Conv2d))
-        for name, module in model.named_modules()
-        if isinstance(module, AttentionModule) and module.mask is not None
-    }
+    masks: Dict[str, Any] = {n: m.mask for n, m in model.named_modules() if isinstance(m, AttentionModule) and m.mask}
+    return {name: mask.tail.conv2.out_channels for name, mask in masks.items()}
 
 
 def look(

@@ -21,7 +21,7 @@ import timm
 import torch
 from tqdm import tqdm
 
-from benchmarks.cifar.data import MEAN, STD, load_cifar
+from benchmarks.cifar.data import load_cifar, normalize
 from benchmarks.common.files import write_json
 from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import RESULTS, check_recordable, provenance
@@ -36,38 +36,30 @@ BATCH = 100
 SURE = 0.9  # least probability of an image's class, for mosaics
 
 
-def normalized(images: torch.Tensor) -> torch.Tensor:
-    """Images of uint8 as the CIFAR networks take them."""
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
-    return (images / 255 - mean) / std
-
-
 def measure(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each candidate and module of a network."""
     model = timm.create_model(name, pretrained=True).eval().requires_grad_(False)
     fast = optimize_for_inference(model, torch.bfloat16, compile=False)
     train, _ = load_cifar(args.data_dir, "train")
     test, _ = load_cifar(args.data_dir, "test")
-    images = normalized(test[: args.images])
-    reference = reference_means(model, normalized(train[: args.reference]))
+    images = normalize(test[: args.images])
+    reference = reference_means(model, normalize(train[: args.reference]))
 
     scores: dict[tuple[str, str], list[torch.Tensor]] = defaultdict(list)
     shares: dict[tuple[str, str], list[torch.Tensor]] = defaultdict(list)
-    for batch in tqdm(images.split(BATCH), desc=f"{name}, images"):
-        with torch.inference_mode():
-            classes = model(batch).argmax(1)
-        classes = classes.clone()
+    with torch.no_grad():
+        probabilities = torch.cat([model(batch).softmax(1) for batch in images.split(BATCH)])
+    confidence, predicted = probabilities.max(1)
+    batches = zip(images.split(BATCH), predicted.split(BATCH), strict=True)
+    for batch, classes in tqdm(batches, desc=f"{name}, images", total=-(-len(images) // BATCH)):
         for candidate, module, heat in (
             *baselines(model, batch, classes, args.seed),
             *maps(model, batch, classes, reference),
         ):
             scores[candidate, module].append(torch.stack(deletion_and_insertion(fast, batch, classes, heat), 1))
 
-    with torch.inference_mode():
-        probabilities = torch.cat([model(batch).softmax(1) for batch in images.split(BATCH)])
-    confidence, predicted = probabilities.max(1)
     sure = confidence >= SURE
-    pictures, cells = mosaics(images[sure].clone(), predicted[sure].clone(), args.mosaics, args.seed)
+    pictures, cells = mosaics(images[sure], predicted[sure], args.mosaics, args.seed)
     large = {module: mean.repeat(1, 1, 2, 2) for module, mean in reference.items()}
     for cell in tqdm(range(4), desc=f"{name}, mosaics"):
         for candidate, module, heat in (

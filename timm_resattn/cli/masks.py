@@ -8,8 +8,8 @@ from timm.data import resolve_model_data_config
 
 from ..labels import class_names
 from ..visualize import REDUCTIONS, check_picture_path, plot_attention, plot_masks, record_attention
-from .options import add_model_options, load_model
-from .reading import Pictures
+from .options import load_model
+from .reading import Pictures, add_picture_options
 
 __all__ = ["add_command"]
 
@@ -23,11 +23,7 @@ HOW_TO_READ = {
 def add_command(commands: Any) -> None:
     """Add ``timm-resattn masks`` to the command line."""
     parser = commands.add_parser("masks", help="draw a trained model's masks over pictures")
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a picture, or a folder of them, searched to its depth"
-    )
-    add_model_options(parser, default="resattn92_cifar")
-    parser.add_argument("--img-size", type=int, metavar="N", help="image side, if not the model's own")
+    add_picture_options(parser, default="resattn92_cifar")
     parser.add_argument("--class", dest="target", metavar="C", help="name or number of a class; default: the predicted")
     parser.add_argument(
         "--reduce",

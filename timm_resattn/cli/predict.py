@@ -12,8 +12,8 @@ from timm.data import resolve_model_data_config
 
 from ..files import check_target, written_whole
 from ..labels import class_names
-from .options import add_model_options, load_model
-from .reading import Pictures
+from .options import load_model
+from .reading import Pictures, add_picture_options
 
 __all__ = ["add_command"]
 
@@ -23,11 +23,7 @@ BATCH_SIZE = 16
 def add_command(commands: Any) -> None:
     """Add ``timm-resattn predict`` to the command line."""
     parser = commands.add_parser("predict", help="classify pictures")
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a picture, or a folder of them, searched to its depth"
-    )
-    add_model_options(parser, default="resattn50")
-    parser.add_argument("--img-size", type=int, metavar="N", help="image side, if not the model's own")
+    add_picture_options(parser, default="resattn50")
     parser.add_argument("--topk", type=int, default=3, metavar="K", help="classes for each picture (default: 3)")
     parser.add_argument("--json", action="store_true", help="write a JSON object a line")
     parser.add_argument("--out", metavar="FILE", help="write there, at the end, instead of to standard output")
@@ -37,8 +33,7 @@ def add_command(commands: Any) -> None:
 def _predict(args: argparse.Namespace) -> int:
     if not args.checkpoint and not args.pretrained:
         raise ValueError("random weights predict nothing; give --checkpoint FILE or published weights.")
-    if args.out:
-        check_target(args.out)
+    target = check_target(args.out) if args.out else None
     model = load_model(args)
     classes: int = model.num_classes
     if not 1 <= args.topk <= classes:
@@ -48,8 +43,8 @@ def _predict(args: argparse.Namespace) -> int:
     done = 0
     with ExitStack() as stack:
         output = sys.stdout
-        if args.out:
-            partial = stack.enter_context(written_whole(check_target(args.out)))
+        if target:
+            partial = stack.enter_context(written_whole(target))
             output = stack.enter_context(partial.open("w", encoding="utf-8"))
         for paths, images in pictures.batches(BATCH_SIZE):
             with torch.inference_mode():

@@ -1,5 +1,6 @@
-"""Reading the pictures that are named on the command line."""
+"""Pictures that are named on the command line: the options, and reading them."""
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Sequence, Tuple
@@ -10,8 +11,18 @@ from timm.data import create_transform
 from torch import nn
 
 from ..pictures import find_pictures, read_picture
+from .options import add_model_options
 
-__all__ = ["Pictures"]
+__all__ = ["Pictures", "add_picture_options"]
+
+
+def add_picture_options(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add pictures, the model that takes them, by default ``default``, and their size."""
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a picture, or a folder of them, searched to its depth"
+    )
+    add_model_options(parser, default)
+    parser.add_argument("--img-size", type=int, metavar="N", help="image side, if not the model's own")
 
 
 class Pictures:
