@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.common.files import write_figure, write_json
+from benchmarks.common.packages import MissingPackageError, require
 from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import RESULTS, check_recordable, provenance
 from benchmarks.common.tables import markdown_table
@@ -84,7 +85,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.out.exists() and not args.out.is_dir():
             raise ValueError(f"{args.out} is no folder")
         check_recordable(args.out)
-    except ValueError as error:
+        for package in ("matplotlib", "pycocotools", "skimage", "sklearn", "torchmetrics", "tqdm"):
+            require(package)
+    except (ValueError, MissingPackageError) as error:
         parser.error(str(error))
     torch.set_num_threads(1)
     retain_freed_memory()

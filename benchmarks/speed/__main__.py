@@ -4,11 +4,10 @@
     python -m benchmarks.speed --profile resattn56/optimized/channels_last/bfloat16
 
 Parts: ``main``, every way to run a network beside the floor (its convolutions alone) and pytorchcv's network;
-``int8``, the runtimes that know it; ``batch``, ``size``, ``depth``, how time grows; ``train``, training steps;
-``alternatives``, other networks; ``all``, each of them in a process of its own. Contenders are timed in turn and the
-median of the rounds counts. Before that, each one's logits (in training the loss) are compared with the plain
-network's; what is wrong, fails or lacks a package is reported as such and not timed. Weights are random, norms as after
-training.
+``int8``, the runtimes that know it; ``train``, training steps; ``alternatives``, other networks; ``all``, each of them
+in a process of its own. Contenders are timed in turn and the median of the rounds counts. Before that, each one's
+logits (in training the loss) are compared with the plain network's; what is wrong, fails or lacks a package is reported
+as such and not timed. Weights are random, norms as after training.
 
 On a CPU the parts ``main`` and ``train`` measure twice in one process: with the allocator as it comes (column
 ``allocator``: ``default``), and with freed memory retained by the process (`timm_resattn.retain_freed_memory`,
@@ -36,21 +35,19 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common.files import read_csv, write_csv, write_json
+from benchmarks.common.packages import MissingPackageError, require
 from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import check_recordable, provenance
 from benchmarks.speed.contenders import (
-    FIXED_SHAPE,
     PYTORCHCV,
     Contender,
     Forward,
-    MissingPackageError,
     TrainingStep,
     build,
     check_options,
     create_network,
     images_for,
     live_in,
-    require,
 )
 from benchmarks.speed.plans import PARTS, RETAINED, Group, convolutions_of, plan
 from benchmarks.speed.profiles import PROFILE_FIELDS, operators
@@ -123,9 +120,9 @@ class Bench:
         return self.ready[contender]
 
     def keep(self, contenders: Iterable[Contender]) -> None:
-        """Drop all others, and those that are ready for one shape only."""
+        """Drop all others."""
         kept = set(contenders)
-        self.ready = {c: run for c, run in self.ready.items() if c in kept and c.path not in FIXED_SHAPE}
+        self.ready = {c: run for c, run in self.ready.items() if c in kept}
         self.steps = {c: step for c, step in self.steps.items() if c in kept}
         names = {contender.network for contender in kept}
         self.networks = {name: model for name, model in self.networks.items() if name in names}

@@ -7,7 +7,6 @@ A contender is a network (timm's name, or ``pytorchcv:NAME``), a way to run it (
 
 import argparse
 import copy
-import importlib
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.common.packages import MissingPackageError, require
 from benchmarks.speed.floor import ConvFloor
 from timm_resattn.export import run_onnx
 from timm_resattn.optimize import optimize_for_inference
@@ -28,10 +28,6 @@ from timm_resattn.quantize import quantize
 
 PYTORCHCV = "pytorchcv:"
 Forward = Callable[[torch.Tensor], torch.Tensor]
-
-
-class MissingPackageError(RuntimeError):
-    """A package that a contender needs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +48,6 @@ class Contender:
     def memory_format(self) -> torch.memory_format:
         """The layout as torch knows it."""
         return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
-
-
-def require(package: str) -> None:
-    """Import ``package``, or say how to install it.
-
-    Raises:
-        MissingPackageError: It is not installed.
-    """
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        raise MissingPackageError(f'{package} is not installed: pip install "timm-resattn[bench]"') from error
 
 
 def check_options(args: argparse.Namespace, **least: int) -> None:
@@ -235,8 +219,6 @@ PATHS: dict[str, Callable[[Contender, nn.Module, torch.Tensor], Forward]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
-# ready for one shape of input only
-FIXED_SHAPE = ("convolutions", "aotinductor", "onnxruntime", "openvino")
 
 
 def build(contender: Contender, model: nn.Module, images: torch.Tensor) -> Forward:

@@ -26,19 +26,18 @@ from typing import Any
 import torch
 
 from benchmarks.common.files import read_csv, write_csv, write_figure, write_json
+from benchmarks.common.packages import MissingPackageError, require
 from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import check_recordable, provenance
 from benchmarks.common.tables import markdown_table
 from benchmarks.speed.contenders import (
     PYTORCHCV,
     Contender,
-    MissingPackageError,
     TrainingStep,
     build,
     check_options,
     create_network,
     images_for,
-    require,
 )
 from benchmarks.speed.plans import inference_memory, training
 from benchmarks.speed.probe import can_measure, peak_above, saved_for_backward

@@ -12,10 +12,7 @@ import timm
 from benchmarks.speed.contenders import PYTORCHCV, Contender
 
 DEFAULT, RETAINED, CUDA = "default", "retained", "cuda"
-PARTS = ("main", "int8", "batch", "size", "depth", "train", "alternatives")
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-IMG_SIZES = (128, 160, 192, 224, 256, 320, 384, 448)
-DEPTHS = (56, 92, 128, 164, 200, 236, 452)
+PARTS = ("main", "int8", "train", "alternatives")
 ALTERNATIVES = ("resnetv2_50", "resnet101", "resnet152", "resnet200", "resnetv2_101")
 
 
@@ -82,22 +79,6 @@ def _fast(model: str, device: str) -> list[Contender]:
     ]
 
 
-def _fastest(device: str) -> str:
-    """The path for the parts of many networks or sizes: on a CPU compiling each takes longer than measuring it."""
-    return "optimized" if device == "cuda" else "folded"
-
-
-def _scaling(model: str, device: str) -> tuple[Contender, ...]:
-    port = port_of(model)
-    return (
-        Contender(model, "convolutions"),
-        *([Contender(port, layout="contiguous")] if port else []),
-        Contender(model),
-        Contender(model, _fastest(device)),
-        Contender(model, _fastest(device), dtype="bfloat16"),
-    )
-
-
 def runtimes(model: str) -> tuple[Contender, ...]:
     """The runtimes that compute in int8 too, on a CPU, in each type that they know."""
     known = {"onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8")}
@@ -142,9 +123,9 @@ def plan(part: str, model: str, batch_size: int, img_size: int, device: str) -> 
 
     Args:
         part: One of `PARTS`.
-        model: The network, but for the parts ``depth`` and ``alternatives``.
-        batch_size: Images at a time, but for the part ``batch``.
-        img_size: Their side, but for the part ``size``.
+        model: The network, but for the part ``alternatives``.
+        batch_size: Images at a time.
+        img_size: Their side.
         device: ``"cpu"`` or ``"cuda"``.
     """
     both = (CUDA,) if device == "cuda" else (DEFAULT, RETAINED)
@@ -158,24 +139,14 @@ def plan(part: str, model: str, batch_size: int, img_size: int, device: str) -> 
         return [Group(runtimes(model), batch_size, img_size, last)]
     if part == "train":
         return [Group(training(model, device), batch_size, img_size, kind) for kind in both]
-    if part == "batch":
-        return [Group(_scaling(model, device), images, img_size, last) for images in BATCH_SIZES]
-    if part == "size":
-        return [Group(_scaling(model, device), batch_size, side, last) for side in IMG_SIZES]
-    if part == "depth":
-        paths = ("convolutions", "eager", _fastest(device))
-        networks = [f"resattn{depth}" for depth in DEPTHS]
-        return [
-            Group(tuple(Contender(network, path) for path in paths), batch_size, img_size, last)
-            for network in networks
-        ]  # fmt: skip
     ours = ("resattn50", "resattn56", "resattn92")
     others = (f"{PYTORCHCV}resattnet56", f"{PYTORCHCV}resattnet92", *ALTERNATIVES)
     half = "autocast" if device == "cuda" else "bfloat16"
     contenders = [Contender(others[0], layout="contiguous")]
     contenders += [Contender(network, dtype=dtype) for network in (*ours, *others) for dtype in ("float32", half)]
     dtypes = ("float32", "bfloat16")
-    contenders += [Contender(network, _fastest(device), dtype=dtype) for network in ours for dtype in dtypes]
+    fastest = "optimized" if device == "cuda" else "folded"  # on a CPU compiling each takes longer than measuring it
+    contenders += [Contender(network, fastest, dtype=dtype) for network in ours for dtype in dtypes]
     if device == "cuda":
         contenders += [Contender(network, "compiled", dtype=dtype) for network in others for dtype in dtypes]
     return [Group(tuple(contenders), batch_size, img_size, last)]

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.common.files import read_csv, write_figure
 from benchmarks.common.provenance import NOT_INSTALLED, RESULTS
@@ -191,15 +190,11 @@ def part_markdown(folder: Path, part: str) -> str:
     elif part == "train":
         columns, titles = ("images_per_second", "vs_pytorchcv"), ("images/s", "pytorchcv's best")
         title, table = f"A training step, batch {batch}, {side}x{side}", speed_table(last, columns, titles)
-    elif part == "alternatives":
+    else:
         title = f"Other networks, batch {batch}, {side}x{side}"
         table = speed_table(last, ("images_per_second", "ms_per_gmac"), ("images/s", "ms per GMAC"))
-    else:
-        title, table = f"Time per multiply-accumulate by {part}", ""
     command = " ".join([COMMAND, *([] if part == "main" else ["--part", part]), *cuda_option(folder)])
-    pieces = [f"**{title}.** {circumstances(folder, command)}\n", table, not_measured(rows)]
-    if part in ("batch", "size", "depth"):
-        pieces.append(f"![{title}](benchmarks/results/speed/{folder.name}/plot.png)\n")
+    pieces = (f"**{title}.** {circumstances(folder, command)}\n", table, not_measured(rows))
     return "\n".join(piece for piece in pieces if piece)
 
 
@@ -221,12 +216,16 @@ def block() -> str:
     return as_markdown(RECORDS)
 
 
-def _bars(axes: Any, rows: Sequence[Row]) -> None:
-    """Images per second, the types side by side."""
+def plot(part: str, rows: Sequence[Row], path: Path) -> None:
+    """Draw a part's images per second, the types side by side, from the rows of its file."""
+    from matplotlib.figure import Figure
+
     last = [row for row in rows if row["allocator"] == rows[-1]["allocator"] and row["status"] == "timed"]
     labels = list(dict.fromkeys(label_of(row).replace("`", "") for row in last))
     types = [dtype for dtype in BAR_COLORS if any(type_of(row) == dtype for row in last)]
     height = 0.8 / len(types)
+    figure = Figure(figsize=(8, 1 + 0.35 * len(labels)), layout="constrained")
+    axes = figure.add_subplot()
     for index, dtype in enumerate(types):
         chosen = [row for row in last if type_of(row) == dtype]
         offset = height * (index - (len(types) - 1) / 2)
@@ -238,44 +237,7 @@ def _bars(axes: Any, rows: Sequence[Row]) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="images per second")
     axes.margins(x=0.1)
-
-
-def _lines(axes: Any, rows: Sequence[Row], part: str) -> None:
-    """Time per multiply-accumulate as batch, input or depth grow."""
-    timed = [row for row in rows if row["status"] == "timed"]
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for row in timed:
-        label = label_of(row).replace("`", "") + (", bf16" if is_half(row) else "")
-        if part == "depth":
-            label = label.partition(", ")[2]
-            x = float(row["network"].removeprefix("resattn"))
-        else:
-            x = float(row["batch_size" if part == "batch" else "img_size"])
-        curves.setdefault(label, []).append((x, float(row["ms_per_gmac"])))
-    for label, points in curves.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-    axes.set_xscale("log", base=2)
-    ticks = sorted({x for points in curves.values() for x, _ in points})
-    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
-    axes.minorticks_off()
-    axes.set(xlabel={"batch": "batch size", "size": "input side", "depth": "depth"}[part], ylabel="ms per GMAC")
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7)
-
-
-def plot(part: str, rows: Sequence[Row], path: Path) -> None:
-    """Draw a part's rows, as they stand in its file."""
-    from matplotlib.figure import Figure
-
-    bars = part in ("main", "int8", "train", "alternatives")
-    contenders = len({label_of(row) for row in rows})
-    figure = Figure(figsize=(8, 1 + 0.35 * contenders) if bars else (6.5, 4), layout="constrained")
-    axes = figure.add_subplot()
-    if bars:
-        _bars(axes, rows)
-        axes.legend()
-    else:
-        _lines(axes, rows, part)
+    axes.legend()
     axes.set_title(f"{COMMAND.removeprefix('python -m ')} --part {part}", fontsize=9)
     axes.grid(alpha=0.3)
     write_figure(path, figure)
