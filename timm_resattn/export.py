@@ -4,8 +4,11 @@ The file is run and compared with the network before it gets its name, and tells
 """
 
 import importlib
+import io
 import json
 import logging
+import shutil
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple, Union
@@ -63,13 +66,18 @@ def _exported(model: nn.Module, images: torch.Tensor, dynamic: bool) -> torch.ex
 
 
 def _write_pt2(program: torch.export.ExportedProgram, path: Path, metadata: Dict[str, str]) -> Run:
-    torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata)})
+    content = io.BytesIO()  # torch's own writing of files ends the process where the disk is full
+    torch.export.save(program, content, extra_files={METADATA: json.dumps(metadata)})
+    path.write_bytes(content.getbuffer())
     return torch.export.load(path).module()
 
 
 def _write_package(program: torch.export.ExportedProgram, path: Path, metadata: Dict[str, str]) -> Run:
     configs = {"freezing": True, "aot_inductor.metadata": metadata}
-    torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=configs)
+    with tempfile.TemporaryDirectory() as folder:  # not to ``path``: as above
+        package = str(Path(folder, path.name))
+        torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=configs)
+        shutil.copyfile(package, path)
     return torch._inductor.aoti_load_package(str(path))
 
 

@@ -5,7 +5,6 @@ A file is tried in a child process in a folder of its own, which must be afterwa
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import tempfile
 from collections.abc import Callable
@@ -100,9 +99,8 @@ OURS: dict[str, Callable[[Path], StateDict | None]] = {
     "load_weights(read_file(...))": by_load_weights,
     "timm-resattn convert": by_convert,
     "timm-resattn masks --checkpoint": by_masks,
+    "timm-resattn predict --checkpoint": by_predict,
 }
-if importlib.util.find_spec("timm_resattn.cli.predict"):
-    OURS["timm-resattn predict --checkpoint"] = by_predict
 TIMMS: dict[str, Callable[[Path], StateDict | None]] = {
     "create_model(pretrained_cfg_overlay=...)": by_overlay,
     "create_model(checkpoint_path=...)": by_checkpoint_path,
