@@ -12,6 +12,7 @@ import torch
 from converting import SMALL_ARGS, assert_nothing_written, run, save_small
 from pytorchcv.model_provider import get_model
 
+from timm_resattn.checkpoints import read_file
 from timm_resattn.convert import convert
 
 
@@ -223,6 +224,19 @@ def test_a_flipped_bit_in_an_archive_is_refused(tmp_path, capsys, source):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "is damaged" in err and "is not what was written" in err
     assert_nothing_written(tmp_path, source.name)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("this torch always writes checksums")
+    weights = {"norm.bias": torch.ones(3)}
+    written = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(weights, tmp_path / "weights.pth")
+    finally:
+        torch.serialization.set_crc32_options(written)
+    assert torch.equal(read_file(tmp_path / "weights.pth")["norm.bias"], weights["norm.bias"])
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pth"])
