@@ -23,7 +23,7 @@ def draw(images: Images, targets: Targets, found: Mapping[str, list[dict[str, to
     for row, (name, detections) in zip(grid, found.items(), strict=True):
         row[0].set_ylabel(name)
         for axes, image, target, detection in zip(row, images, targets, detections, strict=True):
-            axes.imshow(image.permute(1, 2, 0).clamp(0, 1), interpolation="bilinear")
+            axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="bilinear")
             axes.set(xticks=[], yticks=[])
             kept = detection["scores"] >= SCORE
             boxes, labels, scores = (detection[key][kept] for key in ("boxes", "labels", "scores"))

@@ -210,7 +210,7 @@ def plot_attention(
         for panel, values, limits, cmap in zip(
             panels, (trunk, mask, product), ((low, high), (0, 1), (low, high)), ("viridis", CMAP, "viridis")
         ):
-            drawn = panel.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap)
+            drawn = panel.imshow(values.numpy(), vmin=limits[0], vmax=limits[1], cmap=cmap)
             figure.colorbar(drawn, ax=panel, shrink=0.8).ax.tick_params(labelsize=6)
         title = f"{titles[index]}\n" if titles else ""
         image_panel.set_ylabel(f"{title}{name}\nchannel {channel}", fontsize=7)
