@@ -5,7 +5,7 @@
 Every image is composed anew: one to three of scikit-learn's digits, at random size, place and colour on a part of one
 of scikit-image's photographs. Test images are made of digits and photographs that no training image has. The network,
 a narrow `resattn56`, is first trained to name the digit of images of one; detectors start from its weights, or from
-random ones, with the same steps and schedule: AdamW, warm-up, cosine to zero. COCO's mean average precision, by
+random ones, with the same steps and schedule: Muon, warm-up, cosine to zero. COCO's mean average precision, by
 torchmetrics, is taken at a quarter, at half and at the end of it. Detectors train on one thread each, ``--jobs`` at a
 time; their times are those of the process on the processor, which other processes disturb little.
 
@@ -65,8 +65,8 @@ def block() -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=800, help=f"of {train.BATCH_SIZE} images")
-    parser.add_argument("--classifier-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1600, help=f"of {train.BATCH_SIZE} images")
+    parser.add_argument("--classifier-steps", type=int, default=1500)
     parser.add_argument("--test-images", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2, help="detectors that train at a time")
     parser.add_argument("--seed", type=int, default=0)
@@ -112,8 +112,8 @@ def main(argv: list[str] | None = None) -> None:
     configuration = {
         "model": MODEL, "model_args": MODEL_ARGS, "out_channels": OUT_CHANNELS, "img_size": data.IMG_SIZE,
         "photographs": data.PHOTOGRAPHS, "batch_size": train.BATCH_SIZE, "steps": args.steps,
-        "classifier_steps": args.classifier_steps, "opt": "adamw", "lr": train.LR, "weight_decay": train.WEIGHT_DECAY,
-        "clip_grad": train.MAX_GRAD_NORM, "sched": "cosine to 0", "warmup": train.WARMUP,
+        "classifier_steps": args.classifier_steps, **train.OPTIMIZER, "clip_grad": train.MAX_GRAD_NORM,
+        "sched": "cosine to 0", "warmup": train.WARMUP,
         "test_images": args.test_images, "test_digits": sum(len(target["labels"]) for target in test[1]),
     }  # fmt: skip
     record = {"command": " ".join([COMMAND, *words]), **source, "configuration": configuration, "seed": args.seed}

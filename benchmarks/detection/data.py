@@ -14,14 +14,17 @@ from torch import nn
 from timm_resattn.demo import load_digits
 
 IMG_SIZE = 64
-DIGIT_SIZES = (14, 32)  # sides, in pixels, of the square that a digit was written in
+DIGIT_SIZES = (20, 40)  # sides, in pixels, of the square that a digit was written in
 MOST_DIGITS = 3
 TEST_SEED = 1
 INK = 0.2  # a digit's box holds what is inked by more than this
 PHOTOGRAPHS = {
-    "train": ("astronaut", "coffee", "rocket", "brick", "grass"),
+    "train": (
+        "astronaut", "brick", "cell", "clock", "coffee", "coins", "grass", "hubble_deep_field", "immunohistochemistry",
+        "moon", "retina", "rocket",
+    ),
     "test": ("chelsea", "camera", "gravel"),
-}
+}  # fmt: skip
 Images = list[torch.Tensor]
 Targets = list[dict[str, torch.Tensor]]
 

@@ -19,8 +19,8 @@ from benchmarks.detection.detectors import build, classifier
 from timm_resattn import retain_freed_memory
 
 BATCH_SIZE = 16
-LR = 2e-3
-WEIGHT_DECAY = 0.05
+# Muon, and AdamW for the norms
+OPTIMIZER: dict[str, Any] = dict(opt="nmuon", lr=0.02, momentum=0.9, weight_decay=0.02, fallback_lr_scale=0.1)
 MAX_GRAD_NORM = 5.0
 WARMUP = 0.05  # of the steps
 SHARES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
@@ -29,10 +29,10 @@ Detections = list[dict[str, torch.Tensor]]
 
 def descend(model: nn.Module, steps: int, name: str, loss_of: Callable[[], torch.Tensor]) -> Iterator[int]:
     """Train in place; gives the number of steps done after each."""
-    optimizer = create_optimizer_v2(model, opt="adamw", lr=LR, weight_decay=WEIGHT_DECAY)
+    optimizer = create_optimizer_v2(model, **OPTIMIZER)
     scheduler, _ = create_scheduler_v2(
-        optimizer, sched="cosine", num_epochs=steps, warmup_epochs=round(WARMUP * steps), warmup_lr=LR / 50,
-        step_on_epochs=False, updates_per_epoch=1,
+        optimizer, sched="cosine", num_epochs=steps, step_on_epochs=False, updates_per_epoch=1,
+        warmup_epochs=round(WARMUP * steps), warmup_lr=OPTIMIZER["lr"] / 50,
     )  # fmt: skip
     for step in tqdm(range(1, steps + 1), desc=name):
         model.train()
