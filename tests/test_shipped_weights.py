@@ -53,11 +53,14 @@ def fine_tuned_accuracy(name, pretrained, seed):
     order = torch.randperm(100, generator=torch.Generator().manual_seed(seed))
     train, test = (torch.cat([part, 100 + part]) for part in (order[:20], order[20:]))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    model, images = model.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)
     for _ in range(12):
-        F.cross_entropy(model(images[train]), labels[train]).backward()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(model(images[train]), labels[train])
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         return (model.eval()(images[test]).argmax(1) == labels[test]).float().mean().item()
 
 
