@@ -65,7 +65,7 @@ def block() -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1600, help=f"of {train.BATCH_SIZE} images")
+    parser.add_argument("--steps", type=int, default=1400, help=f"of {train.BATCH_SIZE} images")
     parser.add_argument("--classifier-steps", type=int, default=1500)
     parser.add_argument("--test-images", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2, help="detectors that train at a time")

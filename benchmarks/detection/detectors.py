@@ -7,7 +7,7 @@ import timm
 from torch import nn
 from torchvision.models.detection import FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from benchmarks.detection.data import IMG_SIZE
@@ -50,8 +50,8 @@ def build(detector: str, weights: str | None = None) -> nn.Module:
     )
     anchors = AnchorGenerator(ANCHOR_SIZES, (ANCHOR_SHAPES,) * len(ANCHOR_SIZES))
     data = dict(image_mean=backbone.image_mean, image_std=backbone.image_std, min_size=IMG_SIZE, max_size=IMG_SIZE)
+    norm_layer = partial(nn.GroupNorm, 8)
     if detector == "retinanet":
-        norm_layer = partial(nn.GroupNorm, 8)
         head = RetinaNetHead(OUT_CHANNELS, anchors.num_anchors_per_location()[0], NUM_CLASSES, norm_layer)
         return RetinaNet(backbone, NUM_CLASSES, anchor_generator=anchors, head=head, **data)
     return FasterRCNN(
@@ -62,7 +62,7 @@ def build(detector: str, weights: str | None = None) -> nn.Module:
         rpn_pre_nms_top_n_test=200,
         rpn_post_nms_top_n_test=30,
         rpn_batch_size_per_image=64,
-        box_head=TwoMLPHead(OUT_CHANNELS * 7 * 7, HIDDEN),
+        box_head=FastRCNNConvFCHead((OUT_CHANNELS, 7, 7), [OUT_CHANNELS] * 2, [HIDDEN], norm_layer),
         box_predictor=FastRCNNPredictor(HIDDEN, NUM_CLASSES),
         box_batch_size_per_image=32,
         **data,
