@@ -106,11 +106,11 @@ def main(argv: list[str] | None = None) -> int:
     [part] = args.part
     tally, began = Tally(), time.monotonic()
     count = args.cases or PARTS[part].CASES
-    options = {"data_dir": args.data_dir} if part == "numerics" else {}
+    options = {"data_dir": args.data_dir} if part == "numerics" and args.data_dir else {}
     origin = provenance(("hypothesis", "safetensors"))
     measured = PARTS[part].run(tally, count, args.seed, **options)
     entry = {
-        "command": f"{COMMAND} --part {part} --cases {count} --seed {args.seed}",
+        "command": f"{COMMAND} --part {part} --cases {count} --seed {args.seed}" + " --data-dir DIR" * bool(options),
         **origin,
         "seed": args.seed,
         "seconds": round(time.monotonic() - began, 1),

@@ -28,7 +28,7 @@ def test_bad_arguments_are_refused_in_a_sentence(words, message, tmp_path, capsy
 
 
 def test_each_runtime_is_compared_with_the_network(monkeypatch):
-    """Of three that are right, wrong by a tenth, and always of the first class, by their logits."""
+    """In bfloat16, and of three that are right, wrong by a tenth, and always of the first class, by their logits."""
     model, images = fine_tuned(), torch.randn(100, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits = model(images)
@@ -42,11 +42,14 @@ def test_each_runtime_is_compared_with_the_network(monkeypatch):
     monkeypatch.setattr(int8, "in_openvino", lambda exported, dtype, batches=(): others[len(batches) or ()])
     rows = int8.rows_of("tiny", model, images, images, labels)
     assert [row["runtime"] for row in rows] == list(int8.RUNTIMES)
-    assert [row["top1"] for row in rows] == [100] * 3
-    assert [row["relative_error"] for row in rows[:2]] == pytest.approx([0, tenth], rel=1e-4)
+    assert all(row["top1"] == 100 for row in rows)
+    assert all(row["same_class"] == row["top1_reduced"] for row in rows)
+    half, *others = rows
+    assert half["relative_error"] > 0 and half["top1_reduced"] > 50
+    assert [row["relative_error"] for row in others[:2]] == pytest.approx([0, tenth], rel=1e-4)
     share = 100 * (labels == 0).double().mean().item()
-    assert [row["same_class"] for row in rows] == [row["top1_int8"] for row in rows] == pytest.approx([100, 100, share])
-    cells = int8.table([{name: str(row[name]) for name in int8.FIELDS} for row in rows]).splitlines()[3].split(" | ")
+    assert [row["same_class"] for row in others] == pytest.approx([100, 100, share])
+    cells = int8.table([{name: str(row[name]) for name in int8.FIELDS} for row in rows]).splitlines()[4].split(" | ")
     assert cells[1:] == ["OpenVINO, the same file", "100.00", "100.00", "100.00", f"{100 * tenth:.1f}% |"]
 
 
