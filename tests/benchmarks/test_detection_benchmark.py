@@ -9,6 +9,7 @@ import torchvision
 from safetensors.torch import load_file
 from torchvision.ops import box_iou
 
+from benchmarks.common.provenance import RESULTS
 from benchmarks.detection import __main__ as command
 from benchmarks.detection import coco, data, train
 from benchmarks.detection.detectors import DETECTORS, NUM_CLASSES, build
@@ -133,6 +134,15 @@ def test_bad_arguments(words, message, capsys):
     with pytest.raises(SystemExit) as stop:
         command.main(words)
     assert stop.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_record_reaches_the_bar():
+    record = json.loads((RESULTS / "detection/record.json").read_text())
+    results = record["results"]
+    assert set(results) == set(DETECTORS)
+    assert all(by_start["pretrained"]["end"]["map50"] >= 0.9 for by_start in results.values())
+    seconds = [run["seconds"] for by_start in results.values() for run in by_start.values()]
+    assert (record["classifier"]["seconds"] + sum(seconds)) / 2 < 15 * 60  # on two cores
 
 
 def test_models_for_torchvisions_script():
