@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     configuration = {
         "model": MODEL, "model_args": MODEL_ARGS, "out_channels": OUT_CHANNELS, "img_size": data.IMG_SIZE,
         "photographs": data.PHOTOGRAPHS, "batch_size": train.BATCH_SIZE, "steps": args.steps,
-        "classifier_steps": args.classifier_steps, **train.OPTIMIZER, "clip_grad": train.MAX_GRAD_NORM,
+        "classifier_steps": args.classifier_steps, **train.OPTIMIZER, "lr": train.LR, "clip_grad": train.MAX_GRAD_NORM,
         "sched": "cosine to 0", "warmup": train.WARMUP,
         "test_images": args.test_images, "test_digits": sum(len(target["labels"]) for target in test[1]),
     }  # fmt: skip

@@ -20,19 +20,20 @@ from timm_resattn import retain_freed_memory
 
 BATCH_SIZE = 16
 # Muon, and AdamW for the norms
-OPTIMIZER: dict[str, Any] = dict(opt="nmuon", lr=0.02, momentum=0.9, weight_decay=0.02, fallback_lr_scale=0.1)
+OPTIMIZER: dict[str, Any] = dict(opt="nmuon", momentum=0.9, weight_decay=0.02, fallback_lr_scale=0.1)
+LR = {"classifier": 0.02, "retinanet": 0.02, "faster_rcnn": 0.005}  # not all layers of the last one are normalised
 MAX_GRAD_NORM = 5.0
 WARMUP = 0.05  # of the steps
 SHARES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
 Detections = list[dict[str, torch.Tensor]]
 
 
-def descend(model: nn.Module, steps: int, name: str, loss_of: Callable[[], torch.Tensor]) -> Iterator[int]:
+def descend(model: nn.Module, steps: int, lr: float, name: str, loss_of: Callable[[], torch.Tensor]) -> Iterator[int]:
     """Train in place; gives the number of steps done after each."""
-    optimizer = create_optimizer_v2(model, **OPTIMIZER)
+    optimizer = create_optimizer_v2(model, lr=lr, **OPTIMIZER)
     scheduler, _ = create_scheduler_v2(
         optimizer, sched="cosine", num_epochs=steps, step_on_epochs=False, updates_per_epoch=1,
-        warmup_epochs=round(WARMUP * steps), warmup_lr=OPTIMIZER["lr"] / 50,
+        warmup_epochs=round(WARMUP * steps), warmup_lr=lr / 50,
     )  # fmt: skip
     for step in tqdm(range(1, steps + 1), desc=name):
         model.train()
@@ -63,7 +64,7 @@ def train_classifier(steps: int, seed: int, images: int, path: Path) -> dict[str
         return F.cross_entropy(model(pixels), labels)
 
     start = time.process_time()
-    for _ in descend(model, steps, "classifier", loss):
+    for _ in descend(model, steps, LR["classifier"], "classifier", loss):
         pass
     seconds = time.process_time() - start
     pixels, labels = batch(data.load("test"), images, torch.Generator().manual_seed(seed))
@@ -74,7 +75,7 @@ def train_classifier(steps: int, seed: int, images: int, path: Path) -> dict[str
 
 
 def train_detector(
-    detector: nn.Module, steps: int, seed: int, name: str, test: tuple[data.Images, data.Targets]
+    detector: nn.Module, steps: int, lr: float, seed: int, name: str, test: tuple[data.Images, data.Targets]
 ) -> dict[str, Any]:
     """Train in place; precision at `SHARES` of the steps, and the seconds of training."""
     source, generator = data.load("train"), torch.Generator().manual_seed(seed)
@@ -85,7 +86,7 @@ def train_detector(
         return sum(detector(*data.batch(source, BATCH_SIZE, generator)).values())
 
     seconds, start = 0.0, time.process_time()
-    for step in descend(detector, steps, name, loss):
+    for step in descend(detector, steps, lr, name, loss):
         if step in marks:
             seconds += time.process_time() - start
             result[marks[step]] = precision(detect(detector, test[0]), test[1])
@@ -100,7 +101,7 @@ def run(kind: str, start: str, steps: int, seed: int, weights: Path, test_images
     torch.manual_seed(seed)
     test = data.load_test(test_images)
     detector = build(kind, str(weights) if start == "pretrained" else None).to(memory_format=torch.channels_last)
-    result = train_detector(detector, steps, seed, f"{kind}, {start}", test)
+    result = train_detector(detector, steps, LR[kind], seed, f"{kind}, {start}", test)
     print(f"{kind}, {start}: {json.dumps(result)}", flush=True)
     # arrays: tensors would go through shared memory, which ends with the process
     found = [{name: value.numpy() for name, value in f.items()} for f in detect(detector, test[0][:drawn])]
