@@ -21,6 +21,7 @@ def test_a_third_of_each_class_is_held_out():
     assert torch.equal(load_digits()[2], held_out_images)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_writes_a_picture(tmp_path):
     from PIL import Image
 

@@ -64,6 +64,7 @@ def fine_tuned_accuracy(name, pretrained, seed):
         return (model.eval()(images[test]).argmax(1) == labels[test]).float().mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resattn56_cifar", "resattn92_cifar"])
 def test_fine_tuning_beats_training_from_scratch(name):
     """Three seeds; from scratch their spread is large, from the weights small."""
