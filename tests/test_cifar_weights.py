@@ -45,17 +45,16 @@ def test_names():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_error_is_the_manifests(name, cifar10_test):
-    """In bfloat16, folded, for speed: a few of the 10,000 classes are others."""
     model = timm.create_model(name.partition(".")[0], pretrained=True).eval().to(memory_format=torch.channels_last)
-    model = reparameterize_model(model)
+    model = reparameterize_model(model)  # the same logits, and faster
     cfg = timm.data.resolve_model_data_config(model)
     mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     right = 0
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode():
         for batch, target in zip(*(tensor.split(500) for tensor in cifar10_test), strict=True):
             right += int((model((batch / 255 - mean) / std).argmax(1) == target).sum())
     entry = read_manifest()[f"{name}.safetensors"]
-    assert right / 100 == pytest.approx(entry["accuracy"], abs=0.2)
+    assert right / 100 == pytest.approx(entry["accuracy"], abs=0.05)
 
 
 def test_classes_are_those_of_the_images(cifar10_test):

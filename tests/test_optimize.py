@@ -78,6 +78,7 @@ def test_optimised_network_copies_pickles_and_follows_its_weights():
 COMPILED = {
     "preact": dict(attn_act="spatial", attn_residual=False, pool_mode="ceil"),
     "postact": dict(unit_type="postact", groups=4, bottle_ratio=0.5, attn_act="channel", double_skip=True),
+    "inception": dict(unit_type="inception", stem_type="imagenet"),
 }
 
 

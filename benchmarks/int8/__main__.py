@@ -35,12 +35,7 @@ from benchmarks.common.packages import MissingPackageError, require
 from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import RESULTS, check_recordable, provenance
 from benchmarks.common.tables import markdown_table
-from benchmarks.speed.contenders import (
-    in_openvino,
-    live_in,
-    onnx_of,
-    quantized,
-)
+from benchmarks.speed.contenders import in_openvino, live_in, onnx_of, quantized
 from timm_resattn import AttentionModule, transplant_trunk
 from timm_resattn.export import run_onnx
 

@@ -222,8 +222,12 @@ def outputs(model: nn.Module, x: torch.Tensor, autocast: torch.dtype | None) -> 
     return [result] if isinstance(result, torch.Tensor) else list(result)
 
 
-def differ(found: list[torch.Tensor], wanted: list[torch.Tensor], least: float) -> float:
-    """Largest difference of two lists of tensors, by the norm of the second or, if more, of ``least`` an element."""
+def differ(found: list[torch.Tensor], wanted: list[torch.Tensor], case: Case) -> float:
+    """Largest difference of two lists of tensors, by the norm of the second or, if more, of a least value an element.
+
+    In half precision a few logits may all be near 0, where what they are sums of is not.
+    """
+    least = 1e-3 if case.precision in ("float32", "float64") else 0.1
     return max(
         ((a.double() - b.double()).norm() / max(b.double().norm(), least * b.numel() ** 0.5)).item()
         for a, b in zip(found, wanted, strict=True)
@@ -236,11 +240,6 @@ def need(holds: bool, what: str) -> None:
         raise WrongError(what)
 
 
-def least(case: Case) -> float:
-    """What `differ` compares with at least: in half precision a few logits may all be near 0, and their terms not."""
-    return 1e-3 if case.precision in ("float32", "float64") else 0.1
-
-
 def allowed(case: Case, model: nn.Module, x: torch.Tensor, exact: list[torch.Tensor]) -> float:
     """How far results may be from each other."""
     dtype, autocast, bound = PRECISIONS[case.precision]
@@ -251,12 +250,12 @@ def allowed(case: Case, model: nn.Module, x: torch.Tensor, exact: list[torch.Ten
     for module in rounded.modules():
         if not [*module.children()]:
             module.register_forward_hook(lambda module, args, output: output.to(half).double())
-    return max(bound, AMPLIFIED * differ(outputs(rounded, x.to(half).double(), None), exact, least(case)))
+    return max(bound, AMPLIFIED * differ(outputs(rounded, x.to(half).double(), None), exact, case))
 
 
 def agree(found: list[torch.Tensor], wanted: list[torch.Tensor], case: Case, what: str, most: float) -> None:
     """Raise a `WrongError` where two results are further apart than they may be."""
-    error = differ(found, wanted, least(case))
+    error = differ(found, wanted, case)
     LARGEST[case.precision] = max(LARGEST.get(case.precision, 0.0), error)
     need(error <= most, f"{what}: {error:.2g} apart, where {most:.2g} may be")
 
@@ -300,7 +299,7 @@ def evaluate(case: Case, model: nn.Module, x: torch.Tensor) -> None:
 
 def train(case: Case, model: nn.Module, x: torch.Tensor) -> None:
     """What holds in training mode."""
-    autocast = PRECISIONS[case.precision][1]
+    _, autocast, bound = PRECISIONS[case.precision]
     model = model.to(x.dtype)
     if case.folded:
         model = reparameterize_model(model)
@@ -329,13 +328,7 @@ def train(case: Case, model: nn.Module, x: torch.Tensor) -> None:
                 need(all(map(torch.equal, first, second)), f"other {what} at the second call")
             elif first and not (what == "buffers" and case.out_indices is not None):
                 # with features_only timm checkpoints whole stages, which counts their batches twice
-                agree(
-                    first,
-                    second,
-                    case,
-                    f"{what} with and without checkpointing ({name})",
-                    PRECISIONS[case.precision][2],
-                )
+                agree(first, second, case, f"{what} with and without checkpointing ({name})", bound)
 
 
 def check(case: Case) -> str:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -38,7 +39,7 @@ STEPS = ("exporting", "writing", "comparing")  # what export says that it does
 Tell = Callable[[Any], None]
 
 
-class Writer:
+class Writer(ABC):
     """A command that writes one target into a folder.
 
     ``files`` are those of the target that are the same at each run; the rest holds times.
@@ -52,9 +53,9 @@ class Writer:
         self.weights = ["--checkpoint", str(inputs / "weights.pth"), "--num-classes", str(damage.CLASSES)]
         self.image = str(inputs / "image.png")
 
+    @abstractmethod
     def call(self, folder: Path) -> int:
         """Run it in this process; returns the exit code."""
-        raise NotImplementedError
 
     def warm_up(self, folder: Path) -> None:
         """Import what it needs in this process, of which the children are copies."""

@@ -26,7 +26,7 @@ def test_a_network_computes_or_says_why_not(case):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and limits its memory")
-@pytest.mark.parametrize(("part", "cases", "tried"), [("weights", 60, 300), ("writers", 2, 25)])
+@pytest.mark.parametrize(("part", "cases", "tried"), [("weights", 60, 300), ("writers", 5, 40)])
 def test_nothing_crashes_or_is_wrong(tmp_path, part, cases, tried):
     options = ["--part", part, "--cases", str(cases), "--out", str(tmp_path / "found.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
