@@ -17,7 +17,8 @@ to there: a ``--sched wsd`` run can be prolonged from any checkpoint before its 
 
 ``--init`` begins with the weights of another run, ``OTHER/last.pt``, or of a ``.safetensors`` file, as those that ship,
 also of a network with fewer Attention Modules: what this one has beyond it begins as the identity
-(`timm_resattn.checkpoints.deepen`), and the whole computes the same function.
+(`timm_resattn.checkpoints.deepen`), and the whole computes the same function. So it does with the weights of a residual
+network, which becomes its trunk (`timm_resattn.transplant_trunk`); ``--train-only masks`` then leaves that as it is.
 """
 
 import argparse
@@ -60,6 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume", nargs="?", const=True, metavar="FILE", help="go on from FILE (default: OUT/last.pt, if it is there)"
     )
     parser.add_argument("--init", metavar="FILE", help="begin with the weights of this checkpoint or safetensors file")
+    parser.add_argument(
+        "--train-only", choices=("masks",), help="train masks, final norm and head alone (default: all)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     add_recipe_arguments(parser, "modern")
     return parser
@@ -78,6 +82,7 @@ def run_of(args: argparse.Namespace) -> Run:
         seed=args.seed,
         amp=args.amp,
         init=args.init,
+        train_only=args.train_only,
     )
 
 

@@ -11,7 +11,6 @@ import timm
 import torch
 from torch import nn
 
-import timm_resattn  # noqa: F401  registers the models
 from benchmarks.cifar.data import (
     CLASSES,
     add_label_noise,
@@ -23,6 +22,9 @@ from benchmarks.cifar.data import (
     subtract_pixel_mean,
 )
 from benchmarks.cifar.recipe import PIXEL_MEAN, RECIPES, Recipe, learning_rates
+from timm_resattn import train_masks_only
+
+OPTIONAL = ("init", "train_only")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Run:
     seed: int = 0
     amp: bool = True
     init: str | None = None
+    train_only: str | None = None
 
     def __post_init__(self) -> None:
         """Raise a `ValueError` if the seed is negative, which no generator takes."""
@@ -46,10 +49,8 @@ class Run:
             raise ValueError(f"seed must be an integer of at least 0; got {self.seed}")
 
     def as_dict(self) -> dict[str, Any]:
-        """All values by name, the recipe's among them, as JSON would give them back; ``init`` only if there is one."""
-        values = asdict(self)
-        if self.init is None:
-            del values["init"]
+        """All values by name, the recipe's among them, as JSON would give them back; `OPTIONAL` ones where given."""
+        values = {name: value for name, value in asdict(self).items() if value is not None or name not in OPTIONAL}
         return json.loads(json.dumps({**values.pop("recipe"), **values}))
 
     @classmethod
@@ -88,7 +89,8 @@ class Run:
         """The network, initialised by the seed; raises a `ValueError` where timm or the network refuses an argument."""
         torch.manual_seed(self.seed)
         try:
-            return timm.create_model(self.model, **{"num_classes": CLASSES[self.dataset], **self.model_kwargs})
+            model = timm.create_model(self.model, **{"num_classes": CLASSES[self.dataset], **self.model_kwargs})
+            return train_masks_only(model) if self.train_only else model
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"model {self.model} with {self.model_kwargs}: {error}") from error
 

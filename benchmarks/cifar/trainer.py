@@ -16,7 +16,9 @@ from benchmarks.cifar.data import CLASSES, cutout, normalize, prune, random_crop
 from benchmarks.cifar.dead import dead_share
 from benchmarks.cifar.recipe import create_loss, create_mixup, create_optimizer, create_scheduler
 from benchmarks.cifar.run import Data, Run, check_same_run, preparation, updates_per_epoch
-from timm_resattn.checkpoints import deepen
+from timm_resattn.attention import AttentionModule
+from timm_resattn.checkpoints import deepen, transplant_trunk
+from timm_resattn.checkpoints.transplant import donor_kind
 
 WATCHED = 256  # training images on which dead channels are looked for after each epoch
 
@@ -130,8 +132,14 @@ class Trainer:
             self.losses, self.chosen = state["losses"].to(self.device), state["chosen"]
 
     def begin_with(self, state_dict: dict[str, torch.Tensor], start: dict[str, Any]) -> None:
-        """Take the weights that `read_start` read; raises a `ValueError` as `timm_resattn.checkpoints.deepen` does."""
-        self.model.load_state_dict(deepen(state_dict, self.model))
+        """Take the weights that `read_start` read, of a network with fewer modules or of one that is a trunk.
+
+        Raises:
+            ValueError: As `timm_resattn.checkpoints.deepen` and `timm_resattn.transplant_trunk` do.
+        """
+        masked = any(isinstance(module, AttentionModule) for module in self.model.modules())
+        begin = transplant_trunk if masked and donor_kind(state_dict) else deepen
+        self.model.load_state_dict(begin(state_dict, self.model))
         if self.ema:
             self.ema.module.load_state_dict(self.model.state_dict())
         self.start = start

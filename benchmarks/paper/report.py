@@ -18,12 +18,13 @@ from typing import Any
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import write_figure
 from benchmarks.common.pages import write_block
+from benchmarks.common.statistics import mean_and_spread, paired_difference
 from benchmarks.common.tables import markdown_table
 from benchmarks.paper.results import FIGURE, RECORDS, STAGES, file_of, read_results
-from benchmarks.paper.statistics import mean_and_spread, paired_difference
 from benchmarks.paper.tables import FIGURE4, TABLES, Cell, Table
 
 COMMAND = "python -m benchmarks.paper.report"
+VERDICTS = {1: "held", 0: "open", -1: "against the paper"}
 NOTHING = "No table has been run yet.\n"
 Row = dict[str, str]
 
@@ -53,7 +54,7 @@ def orderings(table: Table, rows: Sequence[Row]) -> list[str]:
             if difference and better.paper is not None and worse.paper is not None:
                 lines.append(
                     f"{group}, {name(worse)} minus {name(better)}: {worse.paper - better.paper:+.2f} in the paper, "
-                    f"{difference} here: {difference.verdict()}"
+                    f"{difference} here: {VERDICTS[difference.sign]}"
                 )
     return lines
 

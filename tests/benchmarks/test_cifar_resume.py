@@ -102,6 +102,22 @@ def test_init_begins_with_a_shallower_network(train, tmp_path):
     assert f"--init {begin}" in result["command"]
 
 
+def test_init_begins_with_a_trunk(train, tmp_path):
+    small = ["--epochs", 1, "--warmup-epochs", 0]
+    plain = ["--model-kwargs", "depths=(0,0,0)", "closing_units=(1,1,1)", "widths=(8,8,16)"]
+    train(*small, *plain, out="donor")
+    donor = tmp_path / "donor" / "ema.safetensors"
+    train(*small, "--init", donor, "--train-only", "masks", "--max-seconds", 0, out="begun")
+    begun = torch.load(tmp_path / "begun" / "last.pt")["state_dict"]
+    train(*small, "--init", donor, "--train-only", "masks", "--resume", out="begun")
+    ended = load_file(tmp_path / "begun" / "model.safetensors")
+    assert torch.equal(begun["stem.conv.weight"], load_file(donor)["stem.conv.weight"])
+    learnt = {name for name, tensor in ended.items() if not torch.equal(tensor, begun[name])}
+    assert any(".mask.tail.conv2" in name for name in learnt)
+    assert all(".mask." in name or name.startswith(("norm.", "head.")) for name in learnt)
+    assert "--train-only masks" in json.loads((tmp_path / "begun" / "result.json").read_text())["command"]
+
+
 def test_init_begins_with_a_file_of_weights(train, tmp_path, capsys):
     train("--epochs", 1, "--warmup-epochs", 0, out="first")
     weights = tmp_path / "first" / "ema.safetensors"

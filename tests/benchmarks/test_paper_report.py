@@ -1,36 +1,9 @@
 """The report: what an order is worth, and how the tables look."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from paper_rows import line
-from scipy.stats import t as student_t
 
 from benchmarks.paper import report, tables
-from benchmarks.paper.statistics import paired_difference
-
-errors = st.lists(st.floats(0, 100), min_size=2, max_size=8)
-
-
-@given(better=errors, worse=errors)
-def test_an_order_is_held_or_against_the_paper_only_if_the_interval_says_so(better, worse):
-    first, second = ({str(seed): error for seed, error in enumerate(values)} for values in (better, worse))
-    found, turned = paired_difference(first, second), paired_difference(second, first)
-    count = min(len(better), len(worse))
-    assert found.pairs == count and found.mean == -turned.mean and found.margin == turned.margin
-    if found.margin:
-        low, high = student_t.interval(0.95, count - 1, found.mean, found.margin / student_t.ppf(0.975, count - 1))
-        assert found.verdict() == ("held" if low > 0 else "against the paper" if high < 0 else "open")
-    opposite = {"held": "against the paper", "against the paper": "held"}
-    assert turned.verdict() == opposite.get(found.verdict(), "open")
-
-
-def test_one_seed_decides_nothing_and_seeds_are_paired():
-    assert paired_difference({"0": 1.0}, {"0": 99.0}).verdict() == "open"
-    assert paired_difference({"0": 1.0}, {"1": 99.0}) is None
-    found = paired_difference({"0": 5.0, "1": 9.0, "2": 7.0}, {"2": 8.0, "1": 10.0, "0": 6.1, "3": 99.0})
-    assert found.pairs == 3 and found.mean == pytest.approx(3.1 / 3) and found.verdict() == "held"
-    assert str(found) == "+1.03 ± 0.14 (3 seeds)"  # 4.303 standard errors of three differences
 
 
 def test_orders_of_a_table():

@@ -1,4 +1,4 @@
-"""What errors of several seeds tell: their mean and spread, and whether an order of the paper holds."""
+"""What errors of several seeds tell: their mean and spread, and whether one network's are above another's."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,10 @@ class Difference:
     margin: float
     pairs: int
 
-    def verdict(self) -> str:
-        """``held`` where the whole interval is above zero, ``against the paper`` where it is below, else ``open``."""
-        if self.mean - self.margin > 0:
-            return "held"
-        return "against the paper" if self.mean + self.margin < 0 else "open"
+    @property
+    def sign(self) -> int:
+        """1 where the whole interval is above zero, -1 where it is below, else 0: open."""
+        return (self.mean - self.margin > 0) - (self.mean + self.margin < 0)
 
     def __str__(self) -> str:
         margin = f" ± {self.margin:.2f}" if self.pairs > 1 else ""
@@ -44,7 +43,7 @@ def paired_difference(better: Mapping[str, float], worse: Mapping[str, float]) -
     """How much more error ``worse`` makes than ``better``, over the seeds that both have; None where they share none.
 
     Args:
-        better: Error by seed of what the paper reports as the better one.
+        better: Error by seed of what is thought the better one.
         worse: That of the other.
     """
     differences = [worse[seed] - better[seed] for seed in better if seed in worse]
