@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, recipe: str, results_dir: Pat
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="default: 0")
     parser.add_argument("--images", type=int, metavar="N", help="train on the first N training images (default: all)")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="networks trained at a time (default: 1)")
+    parser.add_argument("--eval-every", type=int, default=0, metavar="N", help="also measure every N epochs")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="stop with checkpoints after S seconds, exit 0")
     parser.add_argument("--work-dir", type=Path, default=ROOT / "runs" / "paper", help="default: runs/paper")
     default = results_dir.relative_to(ROOT)
@@ -39,6 +40,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     device_of(args.device)
     check_recordable(args.results_dir)
     check_least("--jobs", args.jobs, 1)
+    check_least("--eval-every", args.eval_every, 0)
     check_least("--max-seconds", args.max_seconds, 0)
     if not args.data_dir.is_dir():
         raise ValueError(f"--data-dir {args.data_dir} is no folder")
@@ -121,7 +123,7 @@ def carry_out(
 
     def command(run: Run, folder: Path) -> list[str]:
         where = ["--data-dir", str(data_dirs[run.dataset].resolve()), "--device", args.device]
-        how = ["--compile", args.compile] if args.compile else []
+        how = ["--eval-every", str(args.eval_every), *(["--compile", args.compile] if args.compile else [])]
         out = ["--resume", "--out", str(folder.resolve())]
         return [sys.executable, "-m", "benchmarks.cifar", *run.arguments(), *where, *how, *out]
 

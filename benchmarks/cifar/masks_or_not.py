@@ -92,7 +92,7 @@ def runs_of(names: Sequence[str], base: Recipe, seeds: Sequence[int], work_dir: 
     for name, seed in ((name, seed) for seed in seeds for name in names):
         arm, init = ARMS[name], None
         if arm.donor:
-            init = folder_of(runs[arm.donor, seed], work_dir) / "ema.safetensors"
+            init = folder_of(runs[arm.donor, seed], work_dir) / "model.safetensors"
             init = str(init.relative_to(ROOT) if init.is_relative_to(ROOT) else init)
         recipe = recipe_for(arm, base)
         kwargs = dict(arm.model_kwargs)
@@ -146,8 +146,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_arguments(args)
         base = recipe_of(args)
-        if not base.ema_decay:
-            raise ValueError("ema_decay must be greater than 0: the donor's moving average is what others begin with")
         donors = {ARMS[name].donor for name in args.arms}
         names = [name for name in ARMS if name in args.arms or name in donors]
         runs = runs_of(names, base, args.seeds, args.work_dir, images=args.images, amp=args.amp)

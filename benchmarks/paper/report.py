@@ -2,9 +2,10 @@
 
     python -m benchmarks.paper.report [--results-dir DIR]
 
-Reads ``table_N/results.csv`` and ``figure_4/results.csv``, draws a ``plot.png`` beside each, prints the tables and, for
-the results of this repository, writes them to the pages. An order of the paper is held, or what was measured is against
-the paper, only if the 95% interval of the difference, paired by seed, leaves zero out; else it is open.
+Reads ``table_N/results.csv`` and ``figure_4/results.csv``, draws a ``plot.png`` beside each, and ``epochs.png`` of runs
+with ``--eval-every``, prints the tables and, for the results of this repository, writes them to the pages. An order of
+the paper is held, or what was measured is against the paper, only if the 95% interval of the difference, paired by
+seed, leaves zero out; else it is open.
 """
 
 import argparse
@@ -12,31 +13,18 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
 
 from benchmarks.cifar.run import Run
-from benchmarks.common.files import write_figure
 from benchmarks.common.pages import write_block
 from benchmarks.common.statistics import mean_and_spread, paired_difference
 from benchmarks.common.tables import markdown_table
-from benchmarks.paper.results import FIGURE, RECORDS, STAGES, file_of, read_results
+from benchmarks.paper.plots import plot_epochs, plot_figure, plot_table
+from benchmarks.paper.results import FIGURE, RECORDS, Row, errors_of, file_of, of_cell, read_results, responses_of
 from benchmarks.paper.tables import FIGURE4, TABLES, Cell, Table
 
 COMMAND = "python -m benchmarks.paper.report"
 VERDICTS = {1: "held", 0: "open", -1: "against the paper"}
 NOTHING = "No table has been run yet.\n"
-Row = dict[str, str]
-
-
-def of_cell(rows: Sequence[Row], cell: Cell) -> list[Row]:
-    """The lines of one network, one a seed."""
-    return [row for row in rows if (row["row"], row["column"]) == (cell.row, cell.column)]
-
-
-def errors_of(rows: Sequence[Row], cell: Cell) -> dict[str, float]:
-    """A network's errors in percent by seed."""
-    return {row["seed"]: float(row["error"]) for row in of_cell(rows, cell)}
 
 
 def orderings(table: Table, rows: Sequence[Row]) -> list[str]:
@@ -56,6 +44,30 @@ def orderings(table: Table, rows: Sequence[Row]) -> list[str]:
                     f"{group}, {name(worse)} minus {name(better)}: {worse.paper - better.paper:+.2f} in the paper, "
                     f"{difference} here: {VERDICTS[difference.sign]}"
                 )
+    return lines
+
+
+def growth(rows: Sequence[Row]) -> list[str]:
+    """For each share of wrong labels of Table 5: by how much more masks help there than with none, and the verdict."""
+    by_noise: dict[float, list[Cell]] = {}
+    for cell in TABLES["5"].cells:
+        by_noise.setdefault(cell.label_noise, []).append(cell)
+
+    def gap(cells: list[Cell]) -> tuple[float, dict[str, float]]:
+        bare, attention = (errors_of(rows, cell) for cell in cells)
+        paper = (cells[0].paper or 0.0) - (cells[1].paper or 0.0)
+        return paper, {seed: bare[seed] - attention[seed] for seed in bare.keys() & attention.keys()}
+
+    paper_clean, clean = gap(by_noise.pop(0.0))
+    lines = []
+    for cells in by_noise.values():
+        paper, noisy = gap(cells)
+        difference = paired_difference(clean, noisy)
+        if difference:
+            lines.append(
+                f"{cells[0].row}, the gap's growth from noise 0%: {paper - paper_clean:+.2f} in the paper, "
+                f"{difference} here: {VERDICTS[difference.sign]}"
+            )
     return lines
 
 
@@ -103,7 +115,8 @@ def table_markdown(number: str, rows: Sequence[Row]) -> str:
         for cell in cells:
             texts += [f"{cell.paper:.2f}", mean_and_spread([*errors_of(rows, cell).values()])] if cell else ["", ""]
         body.append(texts)
-    held = "".join(f"* {line}\n" for line in orderings(table, rows))
+    lines = orderings(table, rows) + (growth(rows) if number == "5" else [])
+    held = "".join(f"* {line}\n" for line in lines)
     return f"{title}\n\n{markdown_table(header, body)}\n{held}"
 
 
@@ -119,11 +132,6 @@ def figure_markdown(rows: Sequence[Row]) -> str:
             body.append((cell.column, paper, ours, mean_and_spread(errors)))
     title = f"**Figure 4: {FIGURE4.title}.** {caption('--figure 4', rows)}"
     return f"{title}\n\n" + markdown_table(("", "stage 1, 2, 3: paper", "ours", "error, %"), body)
-
-
-def responses_of(rows: Sequence[Row], cell: Cell) -> list[float]:
-    """Our mean responses of a network's stages."""
-    return [mean(float(row[stage]) for row in of_cell(rows, cell)) for stage in STAGES]
 
 
 def number_of(name: str) -> str:
@@ -145,47 +153,6 @@ def block() -> str:
     return as_markdown(read_results(RECORDS))
 
 
-def plot_table(number: str, rows: Sequence[Row], path: Path) -> None:
-    """Bars of the paper's errors and ours."""
-    cells = [cell for cell in TABLES[number].cells if errors_of(rows, cell)]
-    labels = [f"{cell.row}\n{cell.column}" for cell in cells]
-    errors = [[*errors_of(rows, cell).values()] for cell in cells]
-    spreads = [stdev(values) if len(values) > 1 else 0.0 for values in errors]
-    figure, axes = _figure(len(cells))
-    for shift, name, heights, bar in (
-        (-0.2, "paper", [cell.paper for cell in cells], None),
-        (0.2, "ours, with the standard deviation over seeds", [mean(values) for values in errors], spreads),
-    ):
-        bars = axes.bar([i + shift for i in range(len(cells))], heights, yerr=bar, width=0.4, label=name, capsize=3)
-        axes.bar_label(bars, fmt="%.2f", fontsize=7)
-    axes.set_xticks(range(len(cells)), labels, fontsize=7)
-    axes.set(
-        ylabel="test error, %",
-        title=f"Table {number}: {TABLES[number].title}, {count(int(rows[0]['epochs']), 'epoch')}",
-    )
-    axes.legend()
-    write_figure(path, figure)
-
-
-def plot_figure(rows: Sequence[Row], path: Path) -> None:
-    """Responses over the stages: the paper's dashed, ours solid."""
-    figure, axes = _figure(3)
-    for i, cell in enumerate(cell for cell in FIGURE4.cells if of_cell(rows, cell)):
-        axes.plot((1, 2, 3), responses_of(rows, cell), f"C{i}o-", label=cell.column)
-        axes.plot((1, 2, 3), cell.paper_stages, f"C{i}x--", label=f"{cell.column}, paper")
-    axes.set_xticks((1, 2, 3))
-    axes.set(xlabel="stage", ylabel="mean |response|, relative", title="Figure 4")
-    axes.legend()
-    write_figure(path, figure)
-
-
-def _figure(groups: int) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(5.0, 1.1 * groups), 3.6), layout="constrained")
-    return figure, figure.add_subplot()
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -201,6 +168,7 @@ def main(argv: list[str] | None = None) -> None:
             plot_figure(rows, path)
         else:
             plot_table(number_of(name), rows, path)
+            plot_epochs(number_of(name), rows, args.results_dir, path.with_name("epochs.png"))
     if args.results_dir.resolve() == RECORDS:
         write_block(COMMAND, block())
     print(as_markdown(results), end="")

@@ -1,6 +1,8 @@
 """Lines of the paper's tables as we measured them: one a network and seed, all of a file at one schedule."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks.cifar.results import OUTCOME, outcome_of, schedule_of
@@ -14,6 +16,7 @@ FIELDS = ("table", "row", "column", "paper_error", "paper_parameters_m", *OUTCOM
 STAGES = ("stage_1", "stage_2", "stage_3")
 FIGURE_FIELDS = (*FIELDS, *(f"paper_{stage}" for stage in STAGES), *STAGES)
 FIGURE = "figure_4"
+Row = dict[str, str]
 
 
 def file_of(folder: Path, name: str) -> Path:
@@ -21,7 +24,7 @@ def file_of(folder: Path, name: str) -> Path:
     return folder / name / "results.csv"
 
 
-def read_results(folder: Path) -> dict[str, list[dict[str, str]]]:
+def read_results(folder: Path) -> dict[str, list[Row]]:
     """Lines of each table by its name; those that there are."""
     names = (*(f"table_{number}" for number in TABLES), FIGURE)
     return {name: rows for name in names if (rows := read_csv(file_of(folder, name)))}
@@ -33,3 +36,18 @@ def row_of(table: str, cell: Cell, folder: Path, run: Run) -> dict[str, Any]:
         "table": table, "row": cell.row, "column": cell.column, "paper_error": cell.paper,
         "paper_parameters_m": cell.paper_parameters, "schedule": schedule_of(run), **outcome_of(folder, run),
     }  # fmt: skip
+
+
+def of_cell(rows: Sequence[Row], cell: Cell) -> list[Row]:
+    """The lines of one network, one a seed."""
+    return [row for row in rows if (row["row"], row["column"]) == (cell.row, cell.column)]
+
+
+def errors_of(rows: Sequence[Row], cell: Cell) -> dict[str, float]:
+    """A network's errors in percent by seed."""
+    return {row["seed"]: float(row["error"]) for row in of_cell(rows, cell)}
+
+
+def responses_of(rows: Sequence[Row], cell: Cell) -> list[float]:
+    """Our mean responses of a network's stages."""
+    return [mean(float(row[stage]) for row in of_cell(rows, cell)) for stage in STAGES]

@@ -43,7 +43,7 @@ def test_from_the_command_to_its_table(tmp_path, finished):
     assert command.main(several_arguments(tmp_path, "--epochs", "6", "--seeds", "0", "1")) == 0
     assert len(finished) == 16 and [run.init is not None for run in finished] == [False] * 8 + [True] * 8
     donor = {run.seed: folder_of(run, tmp_path / "runs") for run in finished[1:8:4]}
-    assert all(run.init == str(donor[run.seed] / "ema.safetensors") for run in finished[8:])
+    assert all(run.init == str(donor[run.seed] / "model.safetensors") for run in finished[8:])
     assert [run.train_only for run in finished[8:]] == [None, "masks", None, None] * 2
     text = command.as_markdown(read_csv(tmp_path / "results" / command.FILE))
     assert f"| {command.MASKS} | 0.00M | 6 | 0 | 12.00 ± 2.83 |  |" in text  # 10 and 14: four arms lie between
@@ -69,7 +69,7 @@ def test_nothing_measured_is_said():
     ("options", "message"),
     [
         (["--arms", "masks"], "argument --arms: invalid choice: 'masks'"),
-        (["--ema-decay", "0"], "ema_decay must be greater than 0"),
+        (["--prune", "0.6"], "prune must be from 0 to 0.5; got 0.6"),
         (["--jobs", "0"], "--jobs must be at least 1; got 0"),
     ],
 )

@@ -1,9 +1,15 @@
 """The report: what an order is worth, and how the tables look."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from paper_rows import line
 
-from benchmarks.paper import report, tables
+from benchmarks.cifar.many import folder_of
+from benchmarks.cifar.recipe import RECIPES
+from benchmarks.cifar.run import Run
+from benchmarks.paper import plots, report, tables
 
 
 def test_orders_of_a_table():
@@ -14,6 +20,35 @@ def test_orders_of_a_table():
         (text,) = report.orderings(tables.TABLES["4"], rows)
         expected = "Attention-56, local convolutions minus encoder-decoder: +0.96 in the paper, "
         assert text == f"{expected}{9.95 - ours:+.2f} ± 0.64 (2 seeds) here: {verdict}"
+
+
+def test_growth_of_the_gap_under_label_noise():
+    cells = {(cell.row, cell.column): cell for cell in tables.TABLES["5"].cells}
+    errors = {
+        ("noise 0%", "ResNet-164"): (10.0, 11.0), ("noise 0%", "Attention-92"): (9.0, 9.9),
+        ("noise 30%", "ResNet-164"): (20.0, 22.0), ("noise 30%", "Attention-92"): (17.0, 18.8),
+    }  # fmt: skip
+    rows = [line("5", cells[key], error, seed) for key, both in errors.items() for seed, error in enumerate(both)]
+    (text,) = report.growth(rows)  # gaps: 1 and 1.1 without noise, 3 and 3.2 with it
+    assert text == ("noise 30%, the gap's growth from noise 0%: +0.35 in the paper, +2.05 ± 0.64 (2 seeds) here: held")
+    assert text in report.table_markdown("5", rows)
+    assert report.growth([row for row in rows if row["row"] == "noise 30%"]) == []
+
+
+def test_errors_over_the_epochs(tmp_path):
+    cell = next(cell for cell in tables.TABLES["5"].cells if cell.row == "noise 30%")
+    rows = [line("5", cell, 20.0, 3)]
+    plots.plot_epochs("5", rows, tmp_path, tmp_path / "epochs.png")
+    assert not (tmp_path / "epochs.png").exists()  # nothing was measured before the end
+    recipe = replace(RECIPES["paper"], epochs=2)
+    run = Run(cell.model, recipe, dict(cell.model_kwargs), label_noise=0.3, seed=3)
+    folder = folder_of(run, tmp_path / "runs")
+    folder.mkdir(parents=True)
+    log = [{"epoch": 1}, {"epoch": 2, "error": 30.0}, {"epoch": 3}, {"epoch": 4, "error": 20.0}]
+    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    assert plots.measured(cell, rows[0], tmp_path) == {2: 30.0, 4: 20.0}
+    plots.plot_epochs("5", rows, tmp_path, tmp_path / "epochs.png")
+    assert (tmp_path / "epochs.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_seeds_are_averaged_and_missing_cells_left_out():
