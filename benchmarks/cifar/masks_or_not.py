@@ -113,12 +113,10 @@ def as_markdown(rows: Sequence[dict[str, str]]) -> str:
             first = found[name][0]
             difference = paired_difference(errors.get(reference, {}), by_seed) if name != reference else None
             told = f"{difference}: {VERDICTS[difference.sign]}" if difference else ""
-            minutes = mean(float(row["training_seconds"]) for row in found[name]) / 60
-            cells.append(
-                (name, f"{int(first['parameters']) / 1e6:.2f}M", first["epochs"], f"{minutes:.0f}",
-                 mean_and_spread([*by_seed.values()]), told)
-            )  # fmt: skip
-        header = (title, "parameters", "epochs", "minutes", "test error, %", "difference")
+            seconds = [float(row["processor_seconds"]) for row in found[name] if row["processor_seconds"]]
+            size, minutes = int(first["parameters"]) / 1e6, f"{mean(seconds) / 60:.0f}" if seconds else "-"
+            cells.append((name, f"{size:.2f}M", first["epochs"], minutes, mean_and_spread([*by_seed.values()]), told))
+        header = (title, "parameters", "epochs", "processor minutes", "test error, %", "difference")
         parts.append(markdown_table(header, cells))
     if not parts:
         return "Whether masks earn their place has not been measured yet.\n"

@@ -72,6 +72,7 @@ def write_result(trainer: Trainer, out: Path) -> dict[str, Any]:
         save_atomically(out / "ema.safetensors", lambda path: path.write_bytes(save(weights_of(trainer.ema.module))))
     last, seconds = trainer.log[-1], sum(row["seconds"] for row in trainer.log)
     count = len(trainer.log) * trainer.steps_per_epoch * trainer.run.recipe.batch_size
+    complete = all("processor_seconds" in row for row in trainer.log)  # older runs' epochs lack them
     outside = sum(row["share_outside"] * row["seconds"] for row in trainer.log) / seconds
     result = {
         "command": command_of(trainer.run),
@@ -87,6 +88,7 @@ def write_result(trainer: Trainer, out: Path) -> dict[str, Any]:
         "error": last["error"],
         "error_ema": last.get("error_ema"),
         "training_seconds": round(seconds, 1),
+        "processor_seconds": round(sum(row["processor_seconds"] for row in trainer.log), 1) if complete else None,
         "images_per_second": round(count / seconds, 1),
         "share_outside": round(outside, 4),
         "dead": last["dead"],

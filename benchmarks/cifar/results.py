@@ -17,7 +17,19 @@ CIFAR_IMAGES = 50_000
 KEY = ("row", "column", "seed")
 OUTCOME = (
     *("seed", "error", "error_ema", "parameters", "epochs", "training_images", "held_out", "dataset", "label_noise"),
-    *("training_seconds", "images_per_second", "device", "cpu", "threads", "gpu", "torch", "timm", "commit", "command"),
+    *(
+        "training_seconds",
+        "processor_seconds",
+        "images_per_second",
+        "device",
+        "cpu",
+        "threads",
+        "gpu",
+        "torch",
+        "timm",
+        "commit",
+        "command",
+    ),
 )
 RECORDED = ("config.json", "result.json", "log.jsonl")
 
@@ -39,6 +51,7 @@ def outcome_of(folder: Path, run: Run) -> dict[str, Any]:
     hardware, versions = result["hardware"], result["versions"]
     return {
         **{name: result[name] for name in (*same, "device", "commit", "command")},
+        "processor_seconds": result.get("processor_seconds"),
         **{name: hardware[name] for name in ("cpu", "threads", "gpu")},
         **{name: versions[name] for name in ("torch", "timm")},
         "seed": run.seed, "epochs": run.recipe.epochs, "dataset": run.dataset, "label_noise": run.label_noise,

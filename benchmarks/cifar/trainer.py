@@ -97,7 +97,9 @@ class Trainer:
         self.start: dict[str, Any] | None = None  # the run whose weights this one began with
         self.sessions: list[dict[str, Any]] = []  # where each process that trained took over, and its circumstances
         self.log: list[dict[str, Any]] = []
-        self.partial = dict(loss=0.0, seconds=0.0, inside=0.0)  # of the epoch under way, before the last resume
+        self.partial = dict(
+            loss=0.0, seconds=0.0, processor=0.0, inside=0.0
+        )  # of the epoch under way, before the last resume
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -175,7 +177,7 @@ class Trainer:
         inside = Stopwatch(device)
         self.model.train()
         amp = torch.autocast(device.type, torch.bfloat16) if run.amp else nullcontext()
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         progress = tqdm(
             range(first, self.steps_per_epoch), f"{run.model} {epoch + 1}/{recipe.epochs}", disable=None, leave=False,
             initial=first, total=self.steps_per_epoch,
@@ -206,6 +208,7 @@ class Trainer:
             "loss": self.partial["loss"] + loss_sum.item(),
             "inside": self.partial["inside"] + inside.seconds(),
             "seconds": self.partial["seconds"] + time.perf_counter() - started,
+            "processor": self.partial.get("processor", 0.0) + time.process_time() - processor,
         }
         if not math.isfinite(figures["loss"]):
             raise FloatingPointError(f"the loss is not finite in epoch {epoch + 1}; try a lower --lr")
@@ -218,6 +221,7 @@ class Trainer:
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": round(figures["loss"] / self.steps_per_epoch, 4),
             "seconds": round(figures["seconds"], 2),
+            "processor_seconds": round(figures["processor"], 2),
             "images_per_second": round(self.steps_per_epoch * recipe.batch_size / figures["seconds"], 1),
             "share_outside": round(1 - figures["inside"] / figures["seconds"], 4),
             "dead": round(dead_share(self.model, self.prepare(self.data.images[:WATCHED])), 4),

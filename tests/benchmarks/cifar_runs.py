@@ -36,7 +36,7 @@ def terminate():
 
 def log_of(folder):
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    timed = ("seconds", "images_per_second", "share_outside")
+    timed = ("seconds", "processor_seconds", "images_per_second", "share_outside")
     return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
 
@@ -51,7 +51,7 @@ def end_at_once(monkeypatch, command):
     from benchmarks.cifar.many import folder_of
 
     asked = []
-    same = ("parameters", "training_images", "training_seconds", "images_per_second", "device", "commit", "command")
+    same = ("parameters", "training_images", "training_seconds", "processor_seconds", "images_per_second", "device")
 
     def carry_out(runs, args, data_dirs, began, done):
         for index, run in enumerate(runs):
@@ -59,7 +59,9 @@ def end_at_once(monkeypatch, command):
             folder.mkdir(parents=True, exist_ok=True)
             error = 10.0 + len(asked)
             asked.append(run)
-            result = dict.fromkeys(same, 1) | dict(error=error, error_ema=error - 1 if run.recipe.ema_decay else None)
+            result = dict.fromkeys((*same, "commit", "command"), 1) | dict(
+                error=error, error_ema=error - 1 if run.recipe.ema_decay else None
+            )
             result |= dict(held_out="validation, 3 images", hardware=dict(cpu="c", threads=1, gpu=None))
             (folder / "result.json").write_text(json.dumps(result | dict(versions=dict(torch="2", timm="1"))))
             done(index, folder)

@@ -24,7 +24,7 @@ def test_what_the_result_says(train, tmp_path, data):
     assert result["held_out"] == "test, 30 images" and result["training_images"] == 70 and result["seed"] == 7
     assert {"command", "commit", "hardware", "versions", "schedule", "sessions"} <= result.keys()
     assert result["schedule"]["label_noise"] == 0.4 and "--label-noise 0.4" in result["command"]
-    assert 0 <= result["share_outside"] < 1 and result["images_per_second"] > 0
+    assert result["processor_seconds"] > 0 and 0 <= result["share_outside"] < 1 and result["images_per_second"] > 0
     assert str(tmp_path) not in (out / "result.json").read_text()
     config = json.loads((out / "config.json").read_text())
     assert config == {"command": result["command"], **result["schedule"]} and log[-1]["dead"] == result["dead"]
