@@ -1,4 +1,4 @@
-"""The pages' table of all networks: size, weights, their accuracy and licence.
+"""The pages' table of all networks: size, and what their default weights are.
 
     python -m benchmarks.release.models
 
@@ -20,9 +20,8 @@ from benchmarks.common.tables import markdown_table
 from timm_resattn.shipped import read_manifest
 
 COMMAND = "python -m benchmarks.release.models"
-HEADER = ("name", "weights", "top-1", "donor", "masks", "licence", "parameters", "GMACs", "input")
+HEADER = ("name", "default weights", "top-1", "donor", "masks", "parameters", "GMACs", "input")
 DEEP = 128  # from this depth on, networks share a row
-SHOWN_TAGS = 2
 
 
 def rows_of(names: Sequence[str]) -> list[list[str]]:
@@ -75,29 +74,18 @@ def accuracy_of(full: str) -> str:
     return next(filter(None, stated.groups())) if stated else "-"
 
 
-def weights_of(names: Sequence[str]) -> tuple[str, str, str, str, str]:
-    """Of a row's weights: tags, the default first; its accuracy; donors; whether the masks are trained; licences."""
-    found = {full: timm.get_pretrained_cfg(full) for name in names for full in tags_of(name)}
-    if not found:
-        return "-", "-", "-", "-", "-"
-    tags = [f"`{tag}`" for tag in dict.fromkeys(full.partition(".")[2] for full in found)]
-    more = len(tags) - SHOWN_TAGS
-    shown = ", ".join(tags if more <= 0 else [*tags[:SHOWN_TAGS], f"{more} more"])
-    without = [f"`{name}`" for name in names if not timm.list_pretrained(f"{name}.*")]
-    shown += f"; none for {', '.join(without)}" if without else ""
+def weights_of(names: Sequence[str]) -> tuple[str, str, str, str]:
+    """Of a row's default weights: tags, accuracy, donors; whether the masks are trained."""
     defaults = [tags_of(name)[0] for name in names if tags_of(name)]
-    licences: dict[str, list[str]] = {}
-    for full, cfg in found.items():
-        licences.setdefault(cfg.license or "none stated", []).append(f"`{full.partition('.')[2]}`")
-    terms = [
-        f"**{licence}**: {', '.join(which)}" if "-nc" in licence else licence for licence, which in licences.items()
-    ]
+    if not defaults:
+        return "-", "-", "-", "-"
+    tags = ", ".join(dict.fromkeys(f"`{full.partition('.')[2]}`" for full in defaults))
+    without = [f"`{name}`" for name in names if not tags_of(name)]
     return (
-        shown,
+        tags + (f"; none for {', '.join(without)}" if without else ""),
         "; ".join(dict.fromkeys(map(accuracy_of, defaults))),
         donors_of(names),
-        "untrained" if any(cfg.hf_hub_id for cfg in found.values()) else "trained",
-        "; ".join(terms),
+        "untrained" if any(timm.get_pretrained_cfg(full).hf_hub_id for full in defaults) else "trained",
     )
 
 
@@ -116,7 +104,7 @@ def row_of(names: Sequence[str]) -> tuple[str, ...]:
 def block() -> str:
     """All networks."""
     names = list(timm_resattn.resattn.default_cfgs)
-    return markdown_table(HEADER, map(row_of, rows_of(names)), text_columns=6)
+    return markdown_table(HEADER, map(row_of, rows_of(names)), text_columns=5)
 
 
 def main(argv: list[str] | None = None) -> None:
