@@ -3,6 +3,8 @@
 The module of the command has a function ``block`` that gives what stands there; links in it begin at the root.
 """
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.common.files import save_atomically
@@ -40,3 +42,14 @@ def write_block(command: str, block: str) -> None:
         new = with_block(old, command, block, len(page.relative_to(ROOT).parts) - 1)
         if new != old:
             save_atomically(page, lambda partial, new=new: partial.write_text(new))
+
+
+def renew(command: str, description: str | None, block: Callable[[], str], argv: list[str] | None = None) -> None:
+    """Run a command without options that writes its block to all pages and prints it."""
+    parser = argparse.ArgumentParser(
+        command, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )  # fmt: skip
+    parser.parse_args(argv)
+    text = block()
+    write_block(command, text)
+    print(text, end="")

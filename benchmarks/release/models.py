@@ -6,7 +6,6 @@ Parameters, and multiply-accumulates of convolutions and classifier, counted by 
 machine, nothing is timed. The deep networks of a family share a row.
 """
 
-import argparse
 import re
 from collections.abc import Sequence
 
@@ -15,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import timm_resattn
-from benchmarks.common.pages import write_block
+from benchmarks.common.pages import renew
 from benchmarks.common.tables import markdown_table
 from timm_resattn.shipped import read_manifest
 
@@ -107,13 +106,5 @@ def block() -> str:
     return markdown_table(HEADER, map(row_of, rows_of(names)), text_columns=5)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(argv)
-    text = block()
-    write_block(COMMAND, text)
-    print(text, end="")
-
-
 if __name__ == "__main__":
-    main()
+    renew(COMMAND, __doc__, block)

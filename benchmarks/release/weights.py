@@ -3,12 +3,10 @@
 python -m benchmarks.release.weights
 """
 
-import argparse
-
 import timm
 
 import timm_resattn
-from benchmarks.common.pages import write_block
+from benchmarks.common.pages import renew
 from benchmarks.common.tables import markdown_table
 from benchmarks.release.models import accuracy_of, tags_of
 
@@ -32,13 +30,5 @@ def block() -> str:
     return markdown_table(("name", "tag", "donor", "top-1", "licence"), map(row_of, names), text_columns=5)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(argv)
-    text = block()
-    write_block(COMMAND, text)
-    print(text, end="")
-
-
 if __name__ == "__main__":
-    main()
+    renew(COMMAND, __doc__, block)
