@@ -1,6 +1,8 @@
 """The pages' table of all weights: whose they are, their accuracy and licence, as the names' configurations say.
 
-python -m benchmarks.release.weights
+    python -m benchmarks.release.weights
+
+Nothing is downloaded.
 """
 
 import timm
