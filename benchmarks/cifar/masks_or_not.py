@@ -38,7 +38,7 @@ FILE = Path("masks_or_not") / "results.csv"
 FIELDS = ("row", "column", *OUTCOME, "schedule")
 TRUNK = {"depths": (0, 0, 0), "closing_units": (5, 5, 5)}  # Attention-56's units, by a plain ResNetV2's names
 VERDICTS = {1: "worse", 0: "open", -1: "better"}
-MORE_EPOCHS = 5 / 3  # of the trunk in the time of the network with masks
+MORE_EPOCHS = 1.5  # of the trunk in the time of the network with masks
 
 
 @dataclass(frozen=True)
