@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.cifar.arguments import recipe_of
 from benchmarks.cifar.many import add_arguments, carry_out, check_arguments, folder_of, is_finished
 from benchmarks.cifar.recipe import Recipe
-from benchmarks.cifar.results import OUTCOME, Results, outcome_of, schedule_of
+from benchmarks.cifar.results import OUTCOME, Results, machine_of, outcome_of, schedule_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import read_csv
 from benchmarks.common.pages import write_block
@@ -122,8 +122,7 @@ def as_markdown(rows: Sequence[dict[str, str]]) -> str:
         return "Whether masks earn their place has not been measured yet.\n"
     first, seeds = rows[0], sorted({row["seed"] for row in rows}, key=int)
     words = [COMMAND, "--data-dir DIR --epochs", first["column"], "--seeds", *seeds]
-    where = f"{first['cpu']}, {first['threads']} thread{'s' * (first['threads'] != '1')}"
-    return "\n".join([*parts, f"{first['gpu'] or where}; `{' '.join(words)}`\n"])
+    return "\n".join([*parts, f"{machine_of(first)}; `{' '.join(words)}`\n"])
 
 
 def block() -> str:
@@ -153,20 +152,20 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
 
     status = 0
-    for fine_tuned in (False, True):
-        now = {key: run for key, run in runs.items() if (ARMS[key[0]].donor is not None) == fine_tuned}
+    for fine_tuned in (False, True):  # a donor's weights are there before others begin with them
         ready = [
-            key for key in now
-            if not fine_tuned or is_finished(folder_of(runs[ARMS[key[0]].donor, key[1]], args.work_dir))
+            (name, run) for (name, seed), run in runs.items()
+            if ((donor := ARMS[name].donor) is None and not fine_tuned)
+            or (donor and fine_tuned and is_finished(folder_of(runs[donor, seed], args.work_dir)))
         ]  # fmt: skip
 
-        def done(index: int, folder: Path, ready: list = ready, now: dict = now) -> None:
-            name, seed = ready[index]
-            outcome = outcome_of(folder, now[ready[index]])
+        def done(index: int, folder: Path, ready: list[tuple[str, Run]] = ready) -> None:
+            name, run = ready[index]
+            outcome = outcome_of(folder, run)
             results.add({"row": name, "column": str(base.epochs), "schedule": shared, **outcome})
-            print(f"{name}, seed {seed}: error {outcome['error']:.2f}%", flush=True)
+            print(f"{name}, seed {run.seed}: error {outcome['error']:.2f}%", flush=True)
 
-        status = status or carry_out([now[key] for key in ready], args, {"cifar10": args.data_dir}, began, done)
+        status = status or carry_out([run for _, run in ready], args, {"cifar10": args.data_dir}, began, done)
     if args.results_dir.resolve() == RECORDS:
         write_block(COMMAND, block())
     return status

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,12 @@ def outcome_of(folder: Path, run: Run) -> dict[str, Any]:
         **{name: versions[name] for name in ("torch", "timm")},
         "seed": run.seed, "epochs": run.recipe.epochs, "dataset": run.dataset, "label_noise": run.label_noise,
     }  # fmt: skip
+
+
+def machine_of(row: Mapping[str, str]) -> str:
+    """What a line's network was trained on: the GPU, or the processor with its threads."""
+    threads = int(row["threads"])
+    return row["gpu"] or f"{row['cpu']}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def record_run(run: Path, record: Path) -> None:

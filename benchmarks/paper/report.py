@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from benchmarks.cifar.results import machine_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.pages import write_block
 from benchmarks.common.statistics import mean_and_spread, paired_difference
@@ -87,7 +88,7 @@ def caption(which: str, rows: Sequence[Row]) -> str:
     """Schedule, seeds and hardware of a file's lines, and the command."""
     first = rows[0]
     seeds = sorted({row["seed"] for row in rows}, key=int)
-    where = sorted({row["gpu"] or f"{row['cpu']}, {count(int(row['threads']), 'thread')}" for row in rows})
+    where = sorted({machine_of(row) for row in rows})
     return (
         f"{count(int(first['epochs']), 'epoch')} over {int(first['training_images']):,} training images, "
         f"{count(len(seeds), 'seed')} ({', '.join(seeds)}); {'; '.join(where)}. `{command_of(which, rows)}`"

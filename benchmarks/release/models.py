@@ -8,6 +8,7 @@ machine, nothing is timed. The deep networks of a family share a row.
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import timm
 import torch
@@ -106,5 +107,7 @@ def block() -> str:
     return markdown_table(HEADER, map(row_of, rows_of(names)), text_columns=5)
 
 
+main = partial(renew, COMMAND, __doc__, block)
+
 if __name__ == "__main__":
-    renew(COMMAND, __doc__, block)
+    main()

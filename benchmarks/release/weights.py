@@ -5,6 +5,8 @@
 Nothing is downloaded.
 """
 
+from functools import partial
+
 import timm
 
 import timm_resattn
@@ -32,5 +34,7 @@ def block() -> str:
     return markdown_table(("name", "tag", "donor", "top-1", "licence"), map(row_of, names), text_columns=5)
 
 
+main = partial(renew, COMMAND, __doc__, block)
+
 if __name__ == "__main__":
-    renew(COMMAND, __doc__, block)
+    main()

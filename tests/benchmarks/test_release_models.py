@@ -32,7 +32,9 @@ def test_all_weights_are_listed_with_their_licence():
     rows = [line.split(" | ") for line in weights.block().splitlines()[2:]]
     found = {f"{name.strip('| `')}.{tag.strip('*`')}": rest for name, tag, *rest in rows}
     assert sorted(found) == sorted(timm.list_pretrained("resattn*")) and len(rows) == len(found)
-    assert found["resattnext92_32x4d.fb_swsl_ig1b_ft_in1k"][-1] == "cc-by-nc-4.0 |"
+    assert sum(full.startswith("resattnext92_32x4d.") for full in found) == 10
+    for tag in ("fb_ssl_yfcc100m_ft_in1k", "fb_swsl_ig1b_ft_in1k"):
+        assert found[f"resattnext92_32x4d.{tag}"][-1] == "cc-by-nc-4.0 |"
     assert found["resattn56_dskip.phamquiluan_in1k"] == ["-", "77.02%", "none stated |"]
     defaults = [row[0] for row in rows if row[1].startswith("**")]
     assert len(defaults) == len(set(defaults)) == len({row[0] for row in rows})
