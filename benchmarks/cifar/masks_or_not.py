@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.cifar.arguments import recipe_of
 from benchmarks.cifar.many import add_arguments, carry_out, check_arguments, folder_of, is_finished
 from benchmarks.cifar.recipe import Recipe
-from benchmarks.cifar.results import OUTCOME, Results, machine_of, outcome_of, schedule_of
+from benchmarks.cifar.results import OUTCOME, Results, command_of, machine_of, outcome_of, schedule_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import read_csv
 from benchmarks.common.pages import write_block
@@ -120,9 +120,7 @@ def as_markdown(rows: Sequence[dict[str, str]]) -> str:
         parts.append(markdown_table(header, cells))
     if not parts:
         return "Whether masks earn their place has not been measured yet.\n"
-    first, seeds = rows[0], sorted({row["seed"] for row in rows}, key=int)
-    words = [COMMAND, "--data-dir DIR --epochs", first["column"], "--seeds", *seeds]
-    return "\n".join([*parts, f"{machine_of(first)}; `{' '.join(words)}`\n"])
+    return "\n".join([*parts, f"{machine_of(rows[0])}; `{command_of(COMMAND, rows)}`\n"])
 
 
 def block() -> str:
@@ -162,7 +160,8 @@ def main(argv: list[str] | None = None) -> int:
         def done(index: int, folder: Path, ready: list[tuple[str, Run]] = ready) -> None:
             name, run = ready[index]
             outcome = outcome_of(folder, run)
-            results.add({"row": name, "column": str(base.epochs), "schedule": shared, **outcome})
+            column = "from the trained trunk" if ARMS[name].donor else "from scratch"
+            results.add({"row": name, "column": column, "schedule": shared, **outcome})
             print(f"{name}, seed {run.seed}: error {outcome['error']:.2f}%", flush=True)
 
         status = status or carry_out([run for _, run in ready], args, {"cifar10": args.data_dir}, began, done)

@@ -64,6 +64,13 @@ def machine_of(row: Mapping[str, str]) -> str:
     return row["gpu"] or f"{row['cpu']}, {threads} thread{'' if threads == 1 else 's'}"
 
 
+def command_of(command: str, rows: Sequence[Mapping[str, str]]) -> str:
+    """The command of several runs that makes these lines."""
+    arguments = Run.from_dict({"model": "", **json.loads(rows[0]["schedule"])}).arguments()[2:]
+    seeds = sorted({row["seed"] for row in rows}, key=int)
+    return " ".join([command, "--data-dir DIR", *arguments, "--seeds", *seeds])
+
+
 def record_run(run: Path, record: Path) -> None:
     """Copy a finished run's configuration, result and log to ``record``.
 

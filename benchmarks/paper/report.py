@@ -9,13 +9,11 @@ seed, leaves zero out; else it is open.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.cifar.results import machine_of
-from benchmarks.cifar.run import Run
+from benchmarks.cifar.results import command_of, machine_of
 from benchmarks.common.pages import write_block
 from benchmarks.common.statistics import mean_and_spread, paired_difference
 from benchmarks.common.tables import markdown_table
@@ -72,13 +70,6 @@ def growth(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def command_of(which: str, rows: Sequence[Row]) -> str:
-    """The command that makes these lines."""
-    arguments = Run.from_dict({"model": "", **json.loads(rows[0]["schedule"])}).arguments()[2:]
-    seeds = sorted({row["seed"] for row in rows}, key=int)
-    return " ".join(["python -m benchmarks.paper", which, "--data-dir DIR", *arguments, "--seeds", *seeds])
-
-
 def count(number: int, thing: str) -> str:
     """So many things, in words."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
@@ -89,9 +80,10 @@ def caption(which: str, rows: Sequence[Row]) -> str:
     first = rows[0]
     seeds = sorted({row["seed"] for row in rows}, key=int)
     where = sorted({machine_of(row) for row in rows})
+    command = command_of(f"python -m benchmarks.paper {which}", rows)
     return (
         f"{count(int(first['epochs']), 'epoch')} over {int(first['training_images']):,} training images, "
-        f"{count(len(seeds), 'seed')} ({', '.join(seeds)}); {'; '.join(where)}. `{command_of(which, rows)}`"
+        f"{count(len(seeds), 'seed')} ({', '.join(seeds)}); {'; '.join(where)}. `{command}`"
     )
 
 

@@ -51,7 +51,7 @@ def test_from_the_command_to_its_table(tmp_path, finished):
     assert (
         "| the trunk trained on, as much time | 0.00M | 4 | 0 | 23.00 ± 2.83 | +3.00 ± 0.00 (2 seeds): worse |" in text
     )
-    assert "c, 1 thread; `python -m benchmarks.cifar.masks_or_not --data-dir DIR --epochs 6 --seeds 0 1`" in text
+    assert f"c, 1 thread; `{command.COMMAND} --data-dir DIR --recipe modern --epochs 6 --seeds 0 1`" in text
 
 
 def test_some_arms_alone_and_their_donor(tmp_path, finished):
