@@ -13,17 +13,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from benchmarks.cifar.arguments import check_least, recipe_of
 from benchmarks.cifar.many import add_arguments, carry_out, check_arguments
 from benchmarks.cifar.recipe import RECIPES, Recipe
-from benchmarks.cifar.results import OUTCOME, Results, outcome_of, schedule_of
+from benchmarks.cifar.results import OUTCOME, Results, command_of, machine_of, outcome_of, schedule_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import read_csv
 from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import RESULTS
+from benchmarks.common.statistics import mean_and_spread, paired_difference
 from benchmarks.common.tables import markdown_table
 
 COMMAND = "python -m benchmarks.cifar.ablation"
@@ -55,18 +55,21 @@ def recipes_of(base: Recipe) -> dict[str, Recipe]:
 
 
 def as_markdown(rows: Sequence[dict[str, str]]) -> str:
-    """Error of each part's run, of the weights and of their moving average, mean over the seeds."""
+    """Error of each part's runs, paired by seed with those of the whole recipe, and of the weights' moving average."""
     if not rows:
         return "What the parts of the modern recipe are worth has not been measured yet.\n"
-    first, seeds = rows[0], len({row["seed"] for row in rows})
-    caption = f"`{first['column']}`, epochs: {first['epochs']}, seeds: {seeds}; error on {first['held_out']}:\n\n"
+    first = rows[0]
+    found = {name: [row for row in rows if row["row"] == name] for name in dict.fromkeys(row["row"] for row in rows)}
+    errors = {name: {row["seed"]: float(row["error"]) for row in lines} for name, lines in found.items()}
     cells = []
-    for name in dict.fromkeys(row["row"] for row in rows):
-        found = [row for row in rows if row["row"] == name]
-        average = [float(row["error_ema"]) for row in found if row["error_ema"]]
-        error = f"{mean(float(row['error']) for row in found):.2f}%"
-        cells.append((name, error, f"{mean(average):.2f}%" if average else "-"))
-    return caption + markdown_table(("recipe", "weights", "moving average"), cells)
+    for name, lines in found.items():
+        difference = paired_difference(errors.get(WHOLE, {}), errors[name]) if name != WHOLE else None
+        averages = [float(row["error_ema"]) for row in lines if row["error_ema"]]
+        average = mean_and_spread(averages) if averages else ""
+        cells.append((name, mean_and_spread([*errors[name].values()]), str(difference or ""), average))
+    table = markdown_table(("recipe", "error, %", f"against {WHOLE}", "moving average, %"), cells)
+    command = command_of(f"{COMMAND} --model {first['column']}", rows)
+    return f"{table}\nError on {first['held_out']}; {machine_of(first)}; `{command}`\n"
 
 
 def block() -> str:

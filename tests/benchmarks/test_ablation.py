@@ -32,10 +32,15 @@ def test_from_the_command_to_its_table(tmp_path, finished):
     rows = ablation.read_csv(tmp_path / "results" / ablation.FILE)
     assert [row["row"] for row in rows] == [*ablation.PARTS, ablation.PAPER] * 2
     text = ablation.as_markdown(rows)
-    assert "epochs: 5, seeds: 2; error on validation, 3 images" in text
+    assert "Error on validation, 3 images; c, 1 thread; " in text
+    assert (
+        f"`{ablation.COMMAND} --model resattn56_cifar --data-dir DIR --recipe modern --val-images 5000 --epochs 5"
+        in text
+    )
     means = [10.0 + index + count / 2 for index in (0, count - 1)]  # of two seeds, in the order of the runs
-    assert f"| {ablation.WHOLE} | {means[0]:.2f}% | {means[0] - 1:.2f}% |" in text
-    assert f"| {ablation.PAPER} | {means[1]:.2f}% | - |" in text
+    spread = f"{count / 2**0.5:.2f}"
+    assert f"| {ablation.WHOLE} | {means[0]:.2f} ± {spread} |  | {means[0] - 1:.2f} ± {spread} |" in text
+    assert f"| {ablation.PAPER} | {means[1]:.2f} ± {spread} | +{count - 1:.2f} ± 0.00 (2 seeds) |  |" in text
 
 
 def test_some_parts_alone_join_the_others(tmp_path, finished):
