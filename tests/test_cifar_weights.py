@@ -45,7 +45,7 @@ def test_names():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_error_is_the_manifests(name, cifar10_test):
-    model = timm.create_model(name.partition(".")[0], pretrained=True).eval().to(memory_format=torch.channels_last)
+    model = timm.create_model(name, pretrained=True).eval().to(memory_format=torch.channels_last)
     model = reparameterize_model(model)  # the same logits, and faster
     cfg = timm.data.resolve_model_data_config(model)
     mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
