@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.cifar.arguments import check_least, recipe_of
 from benchmarks.cifar.many import add_arguments, carry_out, check_arguments
 from benchmarks.cifar.recipe import RECIPES, Recipe
-from benchmarks.cifar.results import OUTCOME, Results, command_of, machine_of, outcome_of, schedule_of
+from benchmarks.cifar.results import OUTCOME, Results, command_of, errors_by_seed, machines_of, outcome_of, schedule_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import read_csv
 from benchmarks.common.pages import write_block
@@ -60,7 +60,7 @@ def as_markdown(rows: Sequence[dict[str, str]]) -> str:
         return "What the parts of the modern recipe are worth has not been measured yet.\n"
     first = rows[0]
     found = {name: [row for row in rows if row["row"] == name] for name in dict.fromkeys(row["row"] for row in rows)}
-    errors = {name: {row["seed"]: float(row["error"]) for row in lines} for name, lines in found.items()}
+    errors = {name: errors_by_seed(lines) for name, lines in found.items()}
     cells = []
     for name, lines in found.items():
         difference = paired_difference(errors.get(WHOLE, {}), errors[name]) if name != WHOLE else None
@@ -69,7 +69,7 @@ def as_markdown(rows: Sequence[dict[str, str]]) -> str:
         cells.append((name, mean_and_spread([*errors[name].values()]), str(difference or ""), average))
     table = markdown_table(("recipe", "error, %", f"against {WHOLE}", "moving average, %"), cells)
     command = command_of(f"{COMMAND} --model {first['column']}", rows)
-    return f"{table}\nError on {first['held_out']}; {machine_of(first)}; `{command}`\n"
+    return f"{table}\nError on {first['held_out']}; {machines_of(rows)}; `{command}`\n"
 
 
 def block() -> str:

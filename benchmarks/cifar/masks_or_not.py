@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.cifar.arguments import recipe_of
 from benchmarks.cifar.many import add_arguments, carry_out, check_arguments, folder_of, is_finished
 from benchmarks.cifar.recipe import Recipe
-from benchmarks.cifar.results import OUTCOME, Results, command_of, machine_of, outcome_of, schedule_of
+from benchmarks.cifar.results import OUTCOME, Results, command_of, errors_by_seed, machines_of, outcome_of, schedule_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import read_csv
 from benchmarks.common.pages import write_block
@@ -59,6 +59,11 @@ class Arm:
     donor: str | None = None
     train_only: str | None = None
 
+    @property
+    def begins(self) -> str:
+        """Where it begins."""
+        return "from the trained trunk" if self.donor else "from scratch"
+
 
 MASKS, BARE = "Attention-56", "its trunk, as many epochs"
 ON_TRUNK = "fresh masks on the trunk"
@@ -73,8 +78,8 @@ ARMS = {
     "the trunk trained on, as much time": Arm(model_kwargs=TRUNK, epochs=0.5 * MORE_EPOCHS, donor=BARE),
 }
 GROUPS = {
-    f"from scratch, against {MASKS}": (MASKS, [name for name, arm in ARMS.items() if arm.donor is None]),
-    f"from the trained trunk, against {ON_TRUNK}": (ON_TRUNK, [name for name, arm in ARMS.items() if arm.donor]),
+    reference: [name for name, arm in ARMS.items() if arm.begins == ARMS[reference].begins]
+    for reference in (MASKS, ON_TRUNK)
 }
 
 
@@ -103,9 +108,9 @@ def runs_of(names: Sequence[str], base: Recipe, seeds: Sequence[int], work_dir: 
 def as_markdown(rows: Sequence[dict[str, str]]) -> str:
     """A table for each way to begin: cost and error of each arm, and its difference to the one with masks."""
     parts = []
-    for title, (reference, names) in GROUPS.items():
+    for reference, names in GROUPS.items():
         found = {name: [row for row in rows if row["row"] == name] for name in names}
-        errors = {name: {row["seed"]: float(row["error"]) for row in lines} for name, lines in found.items() if lines}
+        errors = {name: errors_by_seed(lines) for name, lines in found.items() if lines}
         if not errors:
             continue
         cells = []
@@ -116,11 +121,12 @@ def as_markdown(rows: Sequence[dict[str, str]]) -> str:
             seconds = [float(row["processor_seconds"]) for row in found[name] if row["processor_seconds"]]
             size, minutes = int(first["parameters"]) / 1e6, f"{mean(seconds) / 60:.0f}" if seconds else "-"
             cells.append((name, f"{size:.2f}M", first["epochs"], minutes, mean_and_spread([*by_seed.values()]), told))
+        title = f"{ARMS[reference].begins}, against {reference}"
         header = (title, "parameters", "epochs", "processor minutes", "test error, %", "difference")
         parts.append(markdown_table(header, cells))
     if not parts:
         return "Whether masks earn their place has not been measured yet.\n"
-    return "\n".join([*parts, f"{machine_of(rows[0])}; `{command_of(COMMAND, rows)}`\n"])
+    return "\n".join([*parts, f"{machines_of(rows)}; `{command_of(COMMAND, rows)}`\n"])
 
 
 def block() -> str:
@@ -160,8 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         def done(index: int, folder: Path, ready: list[tuple[str, Run]] = ready) -> None:
             name, run = ready[index]
             outcome = outcome_of(folder, run)
-            column = "from the trained trunk" if ARMS[name].donor else "from scratch"
-            results.add({"row": name, "column": column, "schedule": shared, **outcome})
+            results.add({"row": name, "column": ARMS[name].begins, "schedule": shared, **outcome})
             print(f"{name}, seed {run.seed}: error {outcome['error']:.2f}%", flush=True)
 
         status = status or carry_out([run for _, run in ready], args, {"cifar10": args.data_dir}, began, done)

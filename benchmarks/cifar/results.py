@@ -58,17 +58,26 @@ def outcome_of(folder: Path, run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def machine_of(row: Mapping[str, str]) -> str:
-    """What a line's network was trained on: the GPU, or the processor with its threads."""
-    threads = int(row["threads"])
-    return row["gpu"] or f"{row['cpu']}, {threads} thread{'' if threads == 1 else 's'}"
+def errors_by_seed(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """A network's errors in percent by seed."""
+    return {row["seed"]: float(row["error"]) for row in rows}
+
+
+def seeds_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The seeds of some lines, in order."""
+    return sorted({row["seed"] for row in rows}, key=int)
+
+
+def machines_of(rows: Sequence[Mapping[str, str]]) -> str:
+    """What networks were trained on: the GPUs, or the processors with their threads."""
+    found = {row["gpu"] or f"{row['cpu']}, {row['threads']} thread{'s' * (row['threads'] != '1')}" for row in rows}
+    return "; ".join(sorted(found))
 
 
 def command_of(command: str, rows: Sequence[Mapping[str, str]]) -> str:
     """The command of several runs that makes these lines."""
     arguments = Run.from_dict({"model": "", **json.loads(rows[0]["schedule"])}).arguments()[2:]
-    seeds = sorted({row["seed"] for row in rows}, key=int)
-    return " ".join([command, "--data-dir DIR", *arguments, "--seeds", *seeds])
+    return " ".join([command, "--data-dir DIR", *arguments, "--seeds", *seeds_of(rows)])
 
 
 def record_run(run: Path, record: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.cifar.results import command_of, machine_of
+from benchmarks.cifar.results import command_of, machines_of, seeds_of
 from benchmarks.common.pages import write_block
 from benchmarks.common.statistics import mean_and_spread, paired_difference
 from benchmarks.common.tables import markdown_table
@@ -78,12 +78,11 @@ def count(number: int, thing: str) -> str:
 def caption(which: str, rows: Sequence[Row]) -> str:
     """Schedule, seeds and hardware of a file's lines, and the command."""
     first = rows[0]
-    seeds = sorted({row["seed"] for row in rows}, key=int)
-    where = sorted({machine_of(row) for row in rows})
+    seeds = seeds_of(rows)
     command = command_of(f"python -m benchmarks.paper {which}", rows)
     return (
         f"{count(int(first['epochs']), 'epoch')} over {int(first['training_images']):,} training images, "
-        f"{count(len(seeds), 'seed')} ({', '.join(seeds)}); {'; '.join(where)}. `{command}`"
+        f"{count(len(seeds), 'seed')} ({', '.join(seeds)}); {machines_of(rows)}. `{command}`"
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.cifar.results import OUTCOME, outcome_of, schedule_of
+from benchmarks.cifar.results import OUTCOME, errors_by_seed, outcome_of, schedule_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import read_csv
 from benchmarks.common.provenance import RESULTS
@@ -45,7 +45,7 @@ def of_cell(rows: Sequence[Row], cell: Cell) -> list[Row]:
 
 def errors_of(rows: Sequence[Row], cell: Cell) -> dict[str, float]:
     """A network's errors in percent by seed."""
-    return {row["seed"]: float(row["error"]) for row in of_cell(rows, cell)}
+    return errors_by_seed(of_cell(rows, cell))
 
 
 def responses_of(rows: Sequence[Row], cell: Cell) -> list[float]:

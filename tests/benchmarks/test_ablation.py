@@ -33,10 +33,8 @@ def test_from_the_command_to_its_table(tmp_path, finished):
     assert [row["row"] for row in rows] == [*ablation.PARTS, ablation.PAPER] * 2
     text = ablation.as_markdown(rows)
     assert "Error on validation, 3 images; c, 1 thread; " in text
-    assert (
-        f"`{ablation.COMMAND} --model resattn56_cifar --data-dir DIR --recipe modern --val-images 5000 --epochs 5"
-        in text
-    )
+    assert f"`{ablation.COMMAND} --model resattn56_cifar --data-dir DIR --recipe modern --val-images 5000" in text
+    assert " --epochs 5 --seeds 0 1`" in text
     means = [10.0 + index + count / 2 for index in (0, count - 1)]  # of two seeds, in the order of the runs
     spread = f"{count / 2**0.5:.2f}"
     assert f"| {ablation.WHOLE} | {means[0]:.2f} ± {spread} |  | {means[0] - 1:.2f} ± {spread} |" in text
