@@ -63,7 +63,8 @@ def check_fit(result: dict[str, Any], weights: str) -> None:
 def schedule_text(result: dict[str, Any], weights: str) -> str:
     """How the weights came about, in a line."""
     schedule, hardware = result["schedule"], result["hardware"]
-    where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['threads']} used"
+    threads = sorted({session["hardware"]["threads"] for session in result["sessions"]})
+    where = hardware["gpu"] or f"{hardware['cpu']}, {' or '.join(map(str, threads))} used"
     named = ("crop", "prune", "smoothing", "cutout", "mixup", "cutmix")
     return "; ".join(
         [

@@ -24,6 +24,7 @@ def finished_run(folder: Path, model="resattn56_cifar", **changes):
         "held_out": "test, 10000 images", "error": 9.5, "error_ema": 8.25, "training_seconds": 7200,
         "hardware": {"cpu": "some CPU, 2 cores", "threads": 1, "gpu": None},
     }  # fmt: skip
+    result["sessions"] = [{"hardware": result["hardware"]}]
     schedule = result["schedule"] | {key: changes.pop(key) for key in list(changes) if key in result["schedule"]}
     folder.mkdir()
     (folder / "result.json").write_text(json.dumps(result | changes | {"schedule": schedule}))
@@ -64,6 +65,13 @@ def test_a_finished_run_ships(tmp_path, capsys, data):
         "2.0 hours on some CPU, 2 cores, 1 used"
     )
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "resattn56_cifar.mine.safetensors"}
+
+
+def test_threads_of_all_sessions_are_told(tmp_path):
+    finished_run(tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result["sessions"] += [{"hardware": result["hardware"] | {"threads": 2}}]
+    assert ship.schedule_text(result, "ema").endswith("2.0 hours on some CPU, 2 cores, 1 or 2 used")
 
 
 @pytest.mark.parametrize(
