@@ -3,71 +3,25 @@
     python -m benchmarks.paper.report [--results-dir DIR]
 
 Reads ``table_N/results.csv`` and ``figure_4/results.csv``, draws a ``plot.png`` beside each, and ``epochs.png`` of runs
-with ``--eval-every``, prints the tables and, for the results of this repository, writes them to the pages. An order of
-the paper is held, or what was measured is against the paper, only if the 95% interval of the difference, paired by
-seed, leaves zero out; else it is open.
+with ``--eval-every``, prints the tables and, for the results of this repository, writes them and
+`benchmarks.paper.comparisons` to the pages.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cifar.results import command_of, machines_of, seeds_of
 from benchmarks.common.pages import write_block
-from benchmarks.common.statistics import mean_and_spread, paired_difference
+from benchmarks.common.statistics import mean_and_spread
 from benchmarks.common.tables import markdown_table
+from benchmarks.paper import comparisons
 from benchmarks.paper.plots import plot_epochs, plot_figure, plot_table
 from benchmarks.paper.results import FIGURE, RECORDS, Row, errors_of, file_of, of_cell, read_results, responses_of
-from benchmarks.paper.tables import FIGURE4, TABLES, Cell, Table
+from benchmarks.paper.tables import FIGURE4, TABLES
 
 COMMAND = "python -m benchmarks.paper.report"
-VERDICTS = {1: "held", 0: "open", -1: "against the paper"}
 NOTHING = "No table has been run yet.\n"
-
-
-def orderings(table: Table, rows: Sequence[Row]) -> list[str]:
-    """For each two neighbours in the paper's order of a group: their difference there and here, and the verdict."""
-    along: Callable[[Cell], str] = (lambda cell: cell.row) if table.compare == "column" else (lambda cell: cell.column)
-    name: Callable[[Cell], str] = (lambda cell: cell.column) if table.compare == "column" else (lambda cell: cell.row)
-    groups: dict[str, list[Cell]] = {}
-    for cell in table.cells:
-        if cell.paper is not None and errors_of(rows, cell):
-            groups.setdefault(along(cell), []).append(cell)
-    lines = []
-    for group, cells in groups.items():
-        for better, worse in pairwise(sorted(cells, key=lambda cell: cell.paper or 0.0)):
-            difference = paired_difference(errors_of(rows, better), errors_of(rows, worse))
-            if difference and better.paper is not None and worse.paper is not None:
-                lines.append(
-                    f"{group}, {name(worse)} minus {name(better)}: {worse.paper - better.paper:+.2f} in the paper, "
-                    f"{difference} here: {VERDICTS[difference.sign]}"
-                )
-    return lines
-
-
-def growth(rows: Sequence[Row]) -> list[str]:
-    """For each share of wrong labels of Table 5: by how much more masks help there than with none, and the verdict."""
-    by_noise: dict[float, list[Cell]] = {}
-    for cell in TABLES["5"].cells:
-        by_noise.setdefault(cell.label_noise, []).append(cell)
-
-    def gap(cells: list[Cell]) -> tuple[float, dict[str, float]]:
-        bare, attention = (errors_of(rows, cell) for cell in cells)
-        paper = (cells[0].paper or 0.0) - (cells[1].paper or 0.0)
-        return paper, {seed: bare[seed] - attention[seed] for seed in bare.keys() & attention.keys()}
-
-    paper_clean, clean = gap(by_noise.pop(0.0))
-    lines = []
-    for cells in by_noise.values():
-        paper, noisy = gap(cells)
-        difference = paired_difference(clean, noisy)
-        if difference:
-            lines.append(
-                f"{cells[0].row}, the gap's growth from noise 0%: {paper - paper_clean:+.2f} in the paper, "
-                f"{difference} here: {VERDICTS[difference.sign]}"
-            )
-    return lines
 
 
 def count(number: int, thing: str) -> str:
@@ -87,7 +41,7 @@ def caption(which: str, rows: Sequence[Row]) -> str:
 
 
 def table_markdown(number: str, rows: Sequence[Row]) -> str:
-    """One table: the paper's error beside ours, and what held of the order."""
+    """One table: the paper's error beside ours, and what its comparisons say."""
     table = TABLES[number]
     found = {(cell.row, cell.column): cell for cell in table.cells if errors_of(rows, cell)}
     columns = [name for name in table.columns() if any(key[1] == name for key in found)]
@@ -107,9 +61,8 @@ def table_markdown(number: str, rows: Sequence[Row]) -> str:
         for cell in cells:
             texts += [f"{cell.paper:.2f}", mean_and_spread([*errors_of(rows, cell).values()])] if cell else ["", ""]
         body.append(texts)
-    lines = orderings(table, rows) + (growth(rows) if number == "5" else [])
-    held = "".join(f"* {line}\n" for line in lines)
-    return f"{title}\n\n{markdown_table(header, body)}\n{held}"
+    lines = "".join(f"* {comparison}\n" for comparison in comparisons.comparisons(number, rows))
+    return f"{title}\n\n{markdown_table(header, body)}\n{lines}"
 
 
 def figure_markdown(rows: Sequence[Row]) -> str:
@@ -163,6 +116,7 @@ def main(argv: list[str] | None = None) -> None:
             plot_epochs(number_of(name), rows, args.results_dir, path.with_name("epochs.png"))
     if args.results_dir.resolve() == RECORDS:
         write_block(COMMAND, block())
+        write_block(comparisons.COMMAND, comparisons.block())
     print(as_markdown(results), end="")
 
 

@@ -12,29 +12,6 @@ from benchmarks.cifar.run import Run
 from benchmarks.paper import plots, report, tables
 
 
-def test_orders_of_a_table():
-    local, encoder = tables.TABLES["4"].cells
-    for ours, verdict in ((8.0, "held"), (10.1, "open"), (12.0, "against the paper")):
-        rows = [line("4", local, 10.0, 0), line("4", local, 10.4, 1)]
-        rows += [line("4", encoder, ours, 0), line("4", encoder, ours + 0.5, 1)]
-        (text,) = report.orderings(tables.TABLES["4"], rows)
-        expected = "Attention-56, local convolutions minus encoder-decoder: +0.96 in the paper, "
-        assert text == f"{expected}{9.95 - ours:+.2f} ± 0.64 (2 seeds) here: {verdict}"
-
-
-def test_growth_of_the_gap_under_label_noise():
-    cells = {(cell.row, cell.column): cell for cell in tables.TABLES["5"].cells}
-    errors = {
-        ("noise 0%", "ResNet-164"): (10.0, 11.0), ("noise 0%", "Attention-92"): (9.0, 9.9),
-        ("noise 30%", "ResNet-164"): (20.0, 22.0), ("noise 30%", "Attention-92"): (17.0, 18.8),
-    }  # fmt: skip
-    rows = [line("5", cells[key], error, seed) for key, both in errors.items() for seed, error in enumerate(both)]
-    (text,) = report.growth(rows)  # gaps: 1 and 1.1 without noise, 3 and 3.2 with it
-    assert text == ("noise 30%, the gap's growth from noise 0%: +0.35 in the paper, +2.05 ± 0.64 (2 seeds) here: held")
-    assert text in report.table_markdown("5", rows)
-    assert report.growth([row for row in rows if row["row"] == "noise 30%"]) == []
-
-
 def test_errors_over_the_epochs(tmp_path):
     cell = next(cell for cell in tables.TABLES["5"].cells if cell.row == "noise 30%")
     rows = [line("5", cell, 20.0, 3)]

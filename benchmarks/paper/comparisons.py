@@ -1,0 +1,117 @@
+"""What the paper says of two networks beside each other, and whether it holds here.
+
+    python -m benchmarks.paper.comparisons
+
+prints the comparisons that more than one seed was run for, and writes them to the pages. An order of the paper is held,
+or what was measured is against the paper, only if the 95% interval of the difference, paired by seed, leaves zero out;
+else it is open.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from benchmarks.common.pages import renew
+from benchmarks.common.statistics import Difference, paired_difference
+from benchmarks.common.tables import markdown_table
+from benchmarks.paper.results import RECORDS, Row, errors_of, read_results
+from benchmarks.paper.tables import TABLES, Cell
+
+COMMAND = "python -m benchmarks.paper.comparisons"
+VERDICTS = {1: "held", 0: "open", -1: "against the paper"}
+NOTHING = "No two networks have been compared with several seeds yet.\n"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of a table, by how much more error one network makes than another, or how much more masks help.
+
+    Attributes:
+        text: Which networks.
+        paper: The paper's difference in percentage points, above zero.
+        here: Ours.
+    """
+
+    text: str
+    paper: float
+    here: Difference
+
+    @property
+    def verdict(self) -> str:
+        """Whether the paper's sign holds."""
+        return VERDICTS[self.here.sign]
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.paper:+.2f} in the paper, {self.here} here: {self.verdict}"
+
+
+def comparisons(number: str, rows: Sequence[Row]) -> list[Comparison]:
+    """All that a table's lines say: of each two neighbours in the paper's order of a group, and of Table 5's gap."""
+    return orders(number, rows) + (growth(rows) if number == "5" else [])
+
+
+def orders(number: str, rows: Sequence[Row]) -> list[Comparison]:
+    """Of each two neighbours in the paper's order of a group."""
+    table = TABLES[number]
+    group, name = ("row", "column") if table.compare == "column" else ("column", "row")
+    groups: dict[str, list[tuple[float, Cell]]] = {}
+    for cell in table.cells:
+        if cell.paper is not None and errors_of(rows, cell):
+            groups.setdefault(getattr(cell, group), []).append((cell.paper, cell))
+    found = []
+    for key, cells in groups.items():
+        for (low, better), (high, worse) in pairwise(sorted(cells, key=lambda pair: pair[0])):
+            difference = paired_difference(errors_of(rows, better), errors_of(rows, worse))
+            if difference:
+                text = f"{key}, {getattr(worse, name)} minus {getattr(better, name)}"
+                found.append(Comparison(text, high - low, difference))
+    return found
+
+
+def growth(rows: Sequence[Row]) -> list[Comparison]:
+    """For each share of wrong labels of Table 5: by how much more masks help there than with none."""
+    by_noise: dict[float, list[Cell]] = {}
+    for cell in TABLES["5"].cells:
+        by_noise.setdefault(cell.label_noise, []).append(cell)
+
+    def gap(cells: list[Cell]) -> tuple[float, dict[str, float]]:
+        bare, attention = (errors_of(rows, cell) for cell in cells)
+        paper = (cells[0].paper or 0.0) - (cells[1].paper or 0.0)
+        return paper, {seed: bare[seed] - attention[seed] for seed in bare.keys() & attention.keys()}
+
+    paper_clean, clean = gap(by_noise.pop(0.0))
+    found = []
+    for cells in by_noise.values():
+        paper, noisy = gap(cells)
+        difference = paired_difference(clean, noisy)
+        if difference:
+            text = f"{cells[0].row}, the gap's growth from noise 0%"
+            found.append(Comparison(text, paper - paper_clean, difference))
+    return found
+
+
+def as_markdown(results: Mapping[str, Sequence[Row]]) -> str:
+    """The comparisons that have an interval, of all tables that there are, by `read_results`."""
+    body = []
+    for number in TABLES:
+        rows = results.get(f"table_{number}", ())
+        body += [
+            (f"Table {number}, {rows[0]['epochs']} epochs", one.text, f"{one.paper:+.2f}", str(one.here), one.verdict)
+            for one in comparisons(number, rows)
+            if one.here.pairs > 1
+        ]
+    header = ("from", "test error of", "the paper", "here, 95% interval", "")
+    return markdown_table(header, body, text_columns=2) if body else NOTHING
+
+
+def block() -> str:
+    """The comparisons of this repository's results."""
+    return as_markdown(read_results(RECORDS))
+
+
+def main(argv: list[str] | None = None) -> None:
+    renew(COMMAND, __doc__, block, argv)
+
+
+if __name__ == "__main__":
+    main()
