@@ -1,6 +1,7 @@
 """Plots of the paper's tables beside ours."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,7 +19,7 @@ def plot_table(number: str, rows: Sequence[Row], path: Path) -> None:
     cells = [cell for cell in TABLES[number].cells if errors_of(rows, cell)]
     labels = [f"{cell.row}\n{cell.column}" for cell in cells]
     errors = [[*errors_of(rows, cell).values()] for cell in cells]
-    spreads = [stdev(values) if len(values) > 1 else 0.0 for values in errors]
+    spreads = [stdev(values) if len(values) > 1 else math.nan for values in errors]
     figure, axes = _figure(len(cells))
     for shift, name, heights, bar in (
         (-0.2, "paper", [cell.paper for cell in cells], None),
@@ -29,9 +30,9 @@ def plot_table(number: str, rows: Sequence[Row], path: Path) -> None:
     axes.set_xticks(range(len(cells)), labels, fontsize=7)
     axes.set(
         ylabel="test error, %",
-        title=f"Table {number}: {TABLES[number].title}; epochs: {rows[0]['epochs']}",
+        title=f"Table {number}; epochs: {rows[0]['epochs']}\n{TABLES[number].title}",
     )
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     write_figure(path, figure)
 
 
@@ -47,10 +48,10 @@ def plot_epochs(number: str, rows: Sequence[Row], records: Path, path: Path) -> 
     figure, axes = _figure(5)
     for name, logs in curves.items():
         errors = [[log[epoch] for log in logs] for epoch in logs[0]]
-        spreads = [stdev(values) if len(values) > 1 else 0.0 for values in errors]
+        spreads = [stdev(values) if len(values) > 1 else math.nan for values in errors]
         axes.errorbar([*logs[0]], [mean(values) for values in errors], yerr=spreads, label=name, capsize=3)
     axes.set(xlabel="epoch", ylabel="test error, %", title=f"Table {number} over the epochs")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     write_figure(path, figure)
 
 
@@ -71,7 +72,7 @@ def plot_figure(rows: Sequence[Row], path: Path) -> None:
         axes.plot((1, 2, 3), cell.paper_stages, f"C{i}x--", label=f"{cell.column}, paper")
     axes.set_xticks((1, 2, 3))
     axes.set(xlabel="stage", ylabel="mean |response|, relative", title="Figure 4")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     write_figure(path, figure)
 
 
