@@ -11,6 +11,7 @@ from filelock import FileLock
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import as_text, read_csv, save_atomically, write_csv
 from benchmarks.common.provenance import check_recordable
+from benchmarks.common.tables import counted
 
 NETWORK = ("model", "model_kwargs", "dataset", "label_noise", "seed")  # differ within a table; the rest is schedule
 CIFAR_IMAGES = 50_000
@@ -70,7 +71,7 @@ def seeds_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 def machines_of(rows: Sequence[Mapping[str, str]]) -> str:
     """What networks were trained on: the GPUs, or the processors with their threads."""
-    found = {row["gpu"] or f"{row['cpu']}, {row['threads']} thread{'s' * (row['threads'] != '1')}" for row in rows}
+    found = {row["gpu"] or f"{row['cpu']}, {counted(int(row['threads']), 'thread')}" for row in rows}
     return "; ".join(sorted(found))
 
 

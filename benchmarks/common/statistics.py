@@ -7,12 +7,19 @@ from statistics import mean, stdev
 
 from scipy.stats import t as student_t
 
+from benchmarks.common.tables import counted
+
 CONFIDENCE = 0.95
+
+
+def spread(errors: Sequence[float]) -> float:
+    """The standard deviation; NaN for one value, which tells none."""
+    return stdev(errors) if len(errors) > 1 else math.nan
 
 
 def mean_and_spread(errors: Sequence[float]) -> str:
     """The mean, and from two values on the standard deviation, as text."""
-    return f"{mean(errors):.2f}" + (f" ± {stdev(errors):.2f}" if len(errors) > 1 else "")
+    return f"{mean(errors):.2f}" + (f" ± {spread(errors):.2f}" if len(errors) > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Difference:
 
     def __str__(self) -> str:
         margin = f" ± {self.margin:.2f}" if self.pairs > 1 else ""
-        return f"{self.mean:+.2f}{margin} ({self.pairs} seed{'s' if self.pairs > 1 else ''})"
+        return f"{self.mean:+.2f}{margin} ({counted(self.pairs, 'seed')})"
 
 
 def paired_difference(better: Mapping[str, float], worse: Mapping[str, float]) -> Difference | None:

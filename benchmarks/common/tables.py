@@ -1,4 +1,4 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and numbers in words."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,3 +8,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text_co
     rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
     lines = [header, rule, *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def counted(number: int, thing: str) -> str:
+    """So many things, in words: "1 seed", "2 seeds"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from benchmarks.common.pages import renew
 from benchmarks.common.statistics import Difference, paired_difference
-from benchmarks.common.tables import markdown_table
+from benchmarks.common.tables import counted, markdown_table
 from benchmarks.paper.results import RECORDS, Row, errors_of, read_results
 from benchmarks.paper.tables import TABLES, Cell
 
@@ -95,11 +95,10 @@ def as_markdown(results: Mapping[str, Sequence[Row]]) -> str:
     body = []
     for number in TABLES:
         rows = results.get(f"table_{number}", ())
-        body += [
-            (f"Table {number}, {rows[0]['epochs']} epochs", one.text, f"{one.paper:+.2f}", str(one.here), one.verdict)
-            for one in comparisons(number, rows)
-            if one.here.pairs > 1
-        ]
+        for one in comparisons(number, rows):
+            if one.here.pairs > 1:
+                source = f"Table {number}, {counted(int(rows[0]['epochs']), 'epoch')}"
+                body.append((source, one.text, f"{one.paper:+.2f}", str(one.here), one.verdict))
     header = ("from", "test error of", "the paper", "here, 95% interval", "")
     return markdown_table(header, body, text_columns=2) if body else NOTHING
 

@@ -1,15 +1,15 @@
 """Plots of the paper's tables beside ours."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from benchmarks.cifar.many import folder_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import write_figure
+from benchmarks.common.statistics import spread
 from benchmarks.paper.results import Row, errors_of, of_cell, responses_of
 from benchmarks.paper.tables import FIGURE4, TABLES, Cell
 
@@ -19,7 +19,7 @@ def plot_table(number: str, rows: Sequence[Row], path: Path) -> None:
     cells = [cell for cell in TABLES[number].cells if errors_of(rows, cell)]
     labels = [f"{cell.row}\n{cell.column}" for cell in cells]
     errors = [[*errors_of(rows, cell).values()] for cell in cells]
-    spreads = [stdev(values) if len(values) > 1 else math.nan for values in errors]
+    spreads = [spread(values) for values in errors]
     figure, axes = _figure(len(cells))
     for shift, name, heights, bar in (
         (-0.2, "paper", [cell.paper for cell in cells], None),
@@ -48,7 +48,7 @@ def plot_epochs(number: str, rows: Sequence[Row], records: Path, path: Path) -> 
     figure, axes = _figure(5)
     for name, logs in curves.items():
         errors = [[log[epoch] for log in logs] for epoch in logs[0]]
-        spreads = [stdev(values) if len(values) > 1 else math.nan for values in errors]
+        spreads = [spread(values) for values in errors]
         axes.errorbar([*logs[0]], [mean(values) for values in errors], yerr=spreads, label=name, capsize=3)
     axes.set(xlabel="epoch", ylabel="test error, %", title=f"Table {number} over the epochs")
     figure.legend(loc="outside lower center", ncols=2)

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.cifar.results import command_of, machines_of, seeds_of
 from benchmarks.common.pages import write_block
 from benchmarks.common.statistics import mean_and_spread
-from benchmarks.common.tables import markdown_table
+from benchmarks.common.tables import counted, markdown_table
 from benchmarks.paper import comparisons
 from benchmarks.paper.plots import plot_epochs, plot_figure, plot_table
 from benchmarks.paper.results import FIGURE, RECORDS, Row, errors_of, file_of, of_cell, read_results, responses_of
@@ -24,19 +24,14 @@ COMMAND = "python -m benchmarks.paper.report"
 NOTHING = "No table has been run yet.\n"
 
 
-def count(number: int, thing: str) -> str:
-    """So many things, in words."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def caption(which: str, rows: Sequence[Row]) -> str:
     """Schedule, seeds and hardware of a file's lines, and the command."""
     first = rows[0]
     seeds = seeds_of(rows)
     command = command_of(f"python -m benchmarks.paper {which}", rows)
     return (
-        f"{count(int(first['epochs']), 'epoch')} over {int(first['training_images']):,} training images, "
-        f"{count(len(seeds), 'seed')} ({', '.join(seeds)}); {machines_of(rows)}. `{command}`"
+        f"{counted(int(first['epochs']), 'epoch')} over {int(first['training_images']):,} training images, "
+        f"{counted(len(seeds), 'seed')} ({', '.join(seeds)}); {machines_of(rows)}. `{command}`"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.common.files import read_csv, write_figure
 from benchmarks.common.provenance import NOT_INSTALLED, RESULTS
-from benchmarks.common.tables import markdown_table
+from benchmarks.common.tables import counted, markdown_table
 from benchmarks.speed.contenders import PYTORCHCV
 from benchmarks.speed.plans import DEFAULT, PARTS, RETAINED
 from benchmarks.speed.profiles import as_table as profile_table
@@ -145,7 +145,7 @@ def circumstances(folder: Path, command: str) -> str:
     """Hardware, versions and the command for what was measured in a folder, in a sentence."""
     record = json.loads((folder / "record.json").read_text())
     hardware, versions = record["hardware"], record["versions"]
-    cpu = f"{hardware['cpu']}, {hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
+    cpu = f"{hardware['cpu']}, {counted(hardware['threads'], 'thread')}"
     packages = ("torch", "timm", "pytorchcv", "openvino", "onnxruntime", "nncf")
     names = ", ".join(
         f"{name} {versions[name]}" for name in packages if versions.get(name, NOT_INSTALLED) != NOT_INSTALLED

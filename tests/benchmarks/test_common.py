@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.common import pages, provenance
 from benchmarks.common.files import save_atomically
-from benchmarks.common.tables import markdown_table
+from benchmarks.common.tables import counted, markdown_table
 
 
 def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
@@ -40,6 +40,10 @@ def test_two_processes_have_temporaries_of_their_own(tmp_path):
 def test_markdown_table():
     text = markdown_table(("a", "b", "c"), [("x", "y", "1")], text_columns=2)
     assert text == "| a | b | c |\n| --- | --- | ---: |\n| x | y | 1 |\n"
+
+
+def test_numbers_in_words():
+    assert [counted(number, "seed") for number in (0, 1, 2)] == ["0 seeds", "1 seed", "2 seeds"]
 
 
 def test_a_block_is_replaced_where_it_is():
