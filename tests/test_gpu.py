@@ -57,8 +57,11 @@ def test_training_with_and_without_checkpointing(options):
     x = images(45, batch=4).cuda()
     for network in (model, twin):
         network(x).square().sum().backward()
+    largest = max(p.grad.abs().max().item() for p in model.parameters())
     for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
-        assert torch.allclose(p.grad, q.grad, rtol=1e-3, atol=1e-4 * p.grad.abs().max().item()), name
+        # a norm's scale before another norm has no gradient but what rounding leaves
+        least = max(1e-4 * p.grad.abs().max().item(), 1e-7 * largest)
+        assert torch.allclose(p.grad, q.grad, rtol=1e-3, atol=least), name
     for (name, a), b in zip(model.named_buffers(), twin.buffers(), strict=True):
         assert torch.allclose(a, b, rtol=1e-5), f"{name}: recomputing must not count a batch twice"
 

@@ -26,8 +26,11 @@ def write_log(out: Path, log: list[dict[str, Any]]) -> None:
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A state dict as safetensors takes it: contiguous, on the CPU."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    """A state dict as safetensors takes it: each tensor contiguous, with memory of its own, on the CPU."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def train(

@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 import yaml
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import Muon, create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
+
+from benchmarks.cifar.stack import stack_parameters
 
 SCHEDULES = ("multistep", "cosine", "onecycle", "wsd")
 CHANNEL_MEAN, PIXEL_MEAN = "channel", "pixel"
@@ -133,12 +136,22 @@ RECIPES = {
 
 
 def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """timm's optimiser over the model's parameters, in the groups that are decayed and not."""
-    scale = {} if recipe.fallback_lr_scale == 1 else {"fallback_lr_scale": recipe.fallback_lr_scale}
-    return create_optimizer_v2(
+    """timm's optimiser over the model's parameters, in the groups that are decayed and not.
+
+    Muon steps weights of one shape together, see `stack_parameters`, and on a GPU it can be captured in a graph.
+    """
+    options: dict[str, Any] = {}
+    if recipe.fallback_lr_scale != 1:
+        options["fallback_lr_scale"] = recipe.fallback_lr_scale
+    if "muon" in recipe.opt and next(model.parameters()).is_cuda:
+        options["capturable"] = True
+    optimizer = create_optimizer_v2(
         model, opt=recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
-        filter_bias_and_bn=not recipe.decay_all, **scale,
+        filter_bias_and_bn=not recipe.decay_all, **options,
     )  # fmt: skip
+    if isinstance(optimizer, Muon):
+        stack_parameters(optimizer)
+    return optimizer
 
 
 def create_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Scheduler:

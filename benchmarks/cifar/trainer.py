@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from benchmarks.cifar.data import CLASSES, cutout, normalize, prune, random_crop_flip
 from benchmarks.cifar.dead import dead_share
+from benchmarks.cifar.graph import GraphedUpdate
 from benchmarks.cifar.recipe import create_loss, create_mixup, create_optimizer, create_scheduler
 from benchmarks.cifar.run import Data, Run, check_same_run, preparation, updates_per_epoch
 from timm_resattn.attention import AttentionModule
@@ -81,6 +82,8 @@ class Trainer:
         self.ema = ModelEmaV3(self.model, decay=ema_decay, use_warmup=True) if ema_decay else None
         self.network = torch.compile(self.model, mode=compile_mode) if compile_mode else self.model
         self.optimizer = create_optimizer(recipe, self.model)
+        capturable = self.optimizer.defaults.get("capturable", False)
+        self.update = GraphedUpdate(self._update, self.optimizer) if capturable else self._update
         least, most = getattr(self.model, "min_input_size", 1), data.images.shape[-1]
         if recipe.crop and not least <= recipe.crop <= most:
             raise ValueError(f"crop must be 0 or from {least} to {most}, the image's side; got {recipe.crop}")
@@ -167,6 +170,21 @@ class Trainer:
         order, weights = self.chosen
         return order.to(self.device), weights.to(self.device)
 
+    def _update(
+        self, images: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward, backward and optimiser; returns the loss and, with pruning, that of each image."""
+        with torch.autocast(self.device.type, torch.bfloat16) if self.run.amp else nullcontext():
+            losses = loss = self.criterion(self.network(images), targets)
+        if weights is not None:
+            loss = (losses * weights).mean() * (
+                1 - self.run.recipe.prune
+            )  # the weights' mean over the epoch is the inverse
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach(), losses.detach()
+
     def epoch(self, should_stop: Callable[[], bool]) -> dict[str, float] | None:
         """Train to the end of the epoch under way and return its figures, or None if it was to stop before."""
         run, recipe, device = self.run, self.run.recipe, self.device
@@ -176,7 +194,6 @@ class Trainer:
         loss_sum = torch.zeros((), device=device)
         inside = Stopwatch(device)
         self.model.train()
-        amp = torch.autocast(device.type, torch.bfloat16) if run.amp else nullcontext()
         started, processor = time.perf_counter(), time.process_time()
         progress = tqdm(
             range(first, self.steps_per_epoch), f"{run.model} {epoch + 1}/{recipe.epochs}", disable=None, leave=False,
@@ -189,17 +206,12 @@ class Trainer:
             self.scheduler.step_update(self.step)
             images, targets = self.batch(batches[i])
             inside.start()
-            with amp:
-                loss = self.criterion(self.network(images), targets)
-            if weights is not None:
-                self.losses[batches[i]] = loss.detach()
-                part = weights[i * recipe.batch_size : (i + 1) * recipe.batch_size]
-                loss = (loss * part).mean() * (1 - recipe.prune)  # the weights' mean over the epoch is the inverse
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            part = None if weights is None else weights[i * recipe.batch_size : (i + 1) * recipe.batch_size]
+            loss, losses = self.update(images, targets, part)
             inside.stop()
-            loss_sum += loss.detach()
+            if weights is not None:
+                self.losses[batches[i]] = losses
+            loss_sum += loss
             self.step += 1
             if self.ema and self.step % recipe.ema_every == 0:
                 self.ema.update(self.model, self.step // recipe.ema_every)
