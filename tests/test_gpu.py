@@ -68,7 +68,7 @@ def test_training_with_and_without_checkpointing(options):
 
 def test_autocast_with_a_scaler_trains():
     model = tiny().cuda().train()
-    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     scaler = torch.amp.GradScaler("cuda")
     x, labels = images(32, batch=8).cuda(), torch.arange(8).cuda() % 5
     losses = []
