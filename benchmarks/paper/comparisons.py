@@ -9,7 +9,6 @@ else it is open.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from benchmarks.common.pages import renew
 from benchmarks.common.statistics import Difference, paired_difference
@@ -46,12 +45,12 @@ class Comparison:
 
 
 def comparisons(number: str, rows: Sequence[Row]) -> list[Comparison]:
-    """All that a table's lines say: of each two neighbours in the paper's order of a group, and of Table 5's gap."""
+    """All that a table's lines say: of each network beside the paper's best of its group, and of Table 5's gap."""
     return orders(number, rows) + (growth(rows) if number == "5" else [])
 
 
 def orders(number: str, rows: Sequence[Row]) -> list[Comparison]:
-    """Of each two neighbours in the paper's order of a group."""
+    """Of each network beside the one of its group that is best in the paper."""
     table = TABLES[number]
     group, name = ("row", "column") if table.compare == "column" else ("column", "row")
     groups: dict[str, list[tuple[float, Cell]]] = {}
@@ -60,7 +59,8 @@ def orders(number: str, rows: Sequence[Row]) -> list[Comparison]:
             groups.setdefault(getattr(cell, group), []).append((cell.paper, cell))
     found = []
     for key, cells in groups.items():
-        for (low, better), (high, worse) in pairwise(sorted(cells, key=lambda pair: pair[0])):
+        (low, better), *others = sorted(cells, key=lambda pair: pair[0])
+        for high, worse in others:
             difference = paired_difference(errors_of(rows, better), errors_of(rows, worse))
             if difference:
                 text = f"{key}, {getattr(worse, name)} minus {getattr(better, name)}"
