@@ -86,14 +86,14 @@ def test_autocast_with_a_scaler_trains():
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_compiled_training_is_eager_training(checkpointing):
-    model = tiny().cuda().train()
+    model = tiny().double().cuda().train()  # in single precision small gradients are rounding
     model.set_grad_checkpointing(checkpointing)
     twin = copy.deepcopy(model)
-    x = images(32, batch=4).cuda()
+    x = images(32, batch=4).double().cuda()
     for network in (torch.compile(model), twin):
         network(x).square().sum().backward()
     for (name, p), q in zip(model.named_parameters(), twin.named_parameters(), strict=True):
-        assert relative_error(p.grad, q[1].grad) < 1e-2, name
+        assert relative_error(p.grad, q[1].grad) < 1e-8, name
 
 
 def test_ddp_with_nccl(tmp_path):

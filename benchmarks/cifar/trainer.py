@@ -82,8 +82,8 @@ class Trainer:
         self.ema = ModelEmaV3(self.model, decay=ema_decay, use_warmup=True) if ema_decay else None
         self.network = torch.compile(self.model, mode=compile_mode) if compile_mode else self.model
         self.optimizer = create_optimizer(recipe, self.model)
-        capturable = self.optimizer.defaults.get("capturable", False)
-        self.update = GraphedUpdate(self._update, self.optimizer) if capturable else self._update
+        graphed = self.optimizer.defaults.get("capturable", False) and not compile_mode
+        self.update = GraphedUpdate(self._update, self.optimizer) if graphed else self._update
         least, most = getattr(self.model, "min_input_size", 1), data.images.shape[-1]
         if recipe.crop and not least <= recipe.crop <= most:
             raise ValueError(f"crop must be 0 or from {least} to {most}, the image's side; got {recipe.crop}")
