@@ -17,7 +17,17 @@ from benchmarks.common.statistics import mean_and_spread
 from benchmarks.common.tables import counted, markdown_table
 from benchmarks.paper import comparisons
 from benchmarks.paper.plots import plot_epochs, plot_figure, plot_table
-from benchmarks.paper.results import FIGURE, RECORDS, Row, errors_of, file_of, of_cell, read_results, responses_of
+from benchmarks.paper.results import (
+    FIGURE,
+    RECORDS,
+    Row,
+    errors_of,
+    file_of,
+    number_of,
+    of_cell,
+    read_results,
+    responses_of,
+)
 from benchmarks.paper.tables import FIGURE4, TABLES
 
 COMMAND = "python -m benchmarks.paper.report"
@@ -72,11 +82,6 @@ def figure_markdown(rows: Sequence[Row]) -> str:
             body.append((cell.column, paper, ours, mean_and_spread(errors)))
     title = f"**Figure 4: {FIGURE4.title}.** {caption('--figure 4', rows)}"
     return f"{title}\n\n" + markdown_table(("", "stage 1, 2, 3: paper", "ours", "error, %"), body)
-
-
-def number_of(name: str) -> str:
-    """The number of the table of that name."""
-    return name.removeprefix("table_")
 
 
 def as_markdown(results: dict[str, list[Row]]) -> str:

@@ -9,31 +9,36 @@ from benchmarks.cifar.results import OUTCOME, errors_by_seed, outcome_of, schedu
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import read_csv
 from benchmarks.common.provenance import RESULTS
-from benchmarks.paper.tables import TABLES, Cell
+from benchmarks.paper.tables import FIGURE4, TABLES, Cell
 
 RECORDS = RESULTS / "paper"
 FIELDS = ("table", "row", "column", "paper_error", "paper_parameters_m", *OUTCOME, "schedule")
 STAGES = ("stage_1", "stage_2", "stage_3")
 FIGURE_FIELDS = (*FIELDS, *(f"paper_{stage}" for stage in STAGES), *STAGES)
 FIGURE = "figure_4"
+NAMED = {**{f"table_{number}": table for number, table in TABLES.items()}, FIGURE: FIGURE4}
 Row = dict[str, str]
 
 
 def file_of(folder: Path, name: str) -> Path:
-    """The lines of a table, ``table_N``, or of `FIGURE`."""
+    """The lines of one of `NAMED`."""
     return folder / name / "results.csv"
+
+
+def number_of(name: str) -> str:
+    """The number of the table of that name."""
+    return name.removeprefix("table_")
 
 
 def read_results(folder: Path) -> dict[str, list[Row]]:
     """Lines of each table by its name; those that there are."""
-    names = (*(f"table_{number}" for number in TABLES), FIGURE)
-    return {name: rows for name in names if (rows := read_csv(file_of(folder, name)))}
+    return {name: rows for name in NAMED if (rows := read_csv(file_of(folder, name)))}
 
 
-def row_of(table: str, cell: Cell, folder: Path, run: Run) -> dict[str, Any]:
+def row_of(name: str, cell: Cell, folder: Path, run: Run) -> dict[str, Any]:
     """A line of the results for a finished run in ``folder``: the paper's number, ours, and how it came about."""
     return {
-        "table": table, "row": cell.row, "column": cell.column, "paper_error": cell.paper,
+        "table": number_of(name), "row": cell.row, "column": cell.column, "paper_error": cell.paper,
         "paper_parameters_m": cell.paper_parameters, "schedule": schedule_of(run), **outcome_of(folder, run),
     }  # fmt: skip
 

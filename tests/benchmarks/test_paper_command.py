@@ -66,11 +66,25 @@ def test_a_table_from_its_command_to_its_report(data, capfd):
     assert (again.epochs, again.batch_size, again.seeds, again.recipe) == (1, 20, [0], "paper")
 
 
+def test_a_network_of_several_tables_is_trained_once(data, capfd):
+    """Attention-56 stands in Tables 1, 3 and 4."""
+    arguments = table_arguments(data, "--rows", "Attention-56", "--jobs", 2)
+    assert paper.main(["--table", "1", "3", "4", "--max-seconds", "0", *arguments]) == 0
+    assert "5 of 5 runs are not at their end" in capfd.readouterr().err
+    assert paper.main(["--table", "3", "4", *arguments]) == 0
+    columns = {}
+    for number in ("1", "3", "4"):
+        rows = read_csv(data / "results" / f"table_{number}" / "results.csv")
+        columns[number] = {row["column"] for row in rows if row["table"] == number}
+    assert columns == {"1": set(), "3": {"ARL", "NAL"}, "4": {"encoder-decoder", "local convolutions"}}
+    assert len([*(data / "runs").glob("*/result.json")]) == 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--table", "2"], "argument --table: invalid choice: '2'"),
-        (["--table", "1", "--figure", "4"], "not allowed with argument"),
+        ([], "give --table or --figure"),
         (["--table", "3", "--rows", "56"], "--rows must be of 'Attention-56', 'Attention-92', "),
         (["--table", "3", "--jobs", "0"], "--jobs must be at least 1; got 0"),
         (["--table", "3", "--seeds", "-1"], "seed must be an integer of at least 0; got -1"),
