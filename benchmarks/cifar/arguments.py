@@ -7,17 +7,12 @@ import torch
 
 from benchmarks.cifar.recipe import RECIPES, Recipe
 
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Where and how to compute: ``--device``, ``--amp``, ``--compile``."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
-    parser.add_argument(
-        "--compile", nargs="?", const="default", choices=COMPILE_MODES, metavar="MODE",
-        help=f"torch.compile the network; MODE is one of {', '.join(COMPILE_MODES)}",
-    )  # fmt: skip
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network, in place of CUDA graphs")
 
 
 def device_of(name: str) -> torch.device:

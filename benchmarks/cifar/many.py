@@ -123,7 +123,7 @@ def carry_out(
 
     def command(run: Run, folder: Path) -> list[str]:
         where = ["--data-dir", str(data_dirs[run.dataset].resolve()), "--device", args.device]
-        how = ["--eval-every", str(args.eval_every), *(["--compile", args.compile] if args.compile else [])]
+        how = ["--eval-every", str(args.eval_every), *(["--compile"] if args.compile else [])]
         out = ["--resume", "--out", str(folder.resolve())]
         return [sys.executable, "-m", "benchmarks.cifar", *run.arguments(), *where, *how, *out]
 

@@ -74,15 +74,15 @@ def seed_update(seed: int, step: int) -> None:
 class Trainer:
     """A run in progress: network, moving average, optimiser and position."""
 
-    def __init__(self, run: Run, data: Data, device: torch.device, compile_mode: str | None = None) -> None:
+    def __init__(self, run: Run, data: Data, device: torch.device, compiled: bool = False) -> None:
         self.run, self.data, self.device = run, data, device
         recipe = run.recipe
         self.model = run.create_model().to(device, memory_format=torch.channels_last)
         ema_decay = recipe.ema_decay**recipe.ema_every
         self.ema = ModelEmaV3(self.model, decay=ema_decay, use_warmup=True) if ema_decay else None
-        self.network = torch.compile(self.model, mode=compile_mode) if compile_mode else self.model
+        self.network = torch.compile(self.model) if compiled else self.model
         self.optimizer = create_optimizer(recipe, self.model)
-        graphed = self.optimizer.defaults.get("capturable", False) and not compile_mode
+        graphed = self.optimizer.defaults.get("capturable", False) and not compiled
         self.update = GraphedUpdate(self._update, self.optimizer) if graphed else self._update
         least, most = getattr(self.model, "min_input_size", 1), data.images.shape[-1]
         if recipe.crop and not least <= recipe.crop <= most:
