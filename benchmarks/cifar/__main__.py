@@ -103,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.backends.cudnn.benchmark = True  # all batches have one size
         if device.type == "cpu":
             retain_freed_memory()
+        elif device.type == "cuda" and device.index:
+            torch.cuda.set_device(device)  # streams and events are the current device's
         trainer = Trainer(run, load_data(run, args.data_dir, device), device, args.compile)
         source = last if args.resume is True or last.exists() else Path(args.resume or last)
         if source.exists() or source != last:

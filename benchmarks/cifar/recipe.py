@@ -9,7 +9,7 @@ import torch
 import yaml
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import Muon, create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -149,7 +149,7 @@ def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         model, opt=recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
         filter_bias_and_bn=not recipe.decay_all, **options,
     )  # fmt: skip
-    if isinstance(optimizer, Muon):
+    if optimizer.defaults.get("algo") == "muon":  # AdaMuon scales a step by the norm of the whole parameter
         stack_parameters(optimizer)
     return optimizer
 

@@ -64,8 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_arguments(args)
         recipe = recipe_of(args)
+        cells = cells_of(names, args.rows, bool(args.cifar100_dir))
         for seed in args.seeds:
-            for name, cell in cells_of(names, args.rows, bool(args.cifar100_dir)):
+            for name, cell in cells:
                 run = Run(
                     cell.model,
                     recipe,

@@ -89,6 +89,14 @@ def test_what_is_decayed():
         assert sum(p.numel() for group in decayed for p in group["params"]) == count[recipe.decay_all]
 
 
+@pytest.mark.parametrize("opt", ["adamuon", "nadamuon"])
+def test_adamuon_takes_each_weight_alone(opt):
+    """Its step has the norm of the whole parameter, which of stacked weights would be another one."""
+    model = timm.create_model(MODEL, depths=(1, 0, 0), widths=(16, 16, 16), mask_pools=(1, 1, 1))
+    groups = recipes.create_optimizer(Recipe(opt=opt), model).param_groups
+    assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in model.parameters()}
+
+
 def test_fallback_lr_scale_slows_norms_and_biases_alone():
     """The first update of AdamW is the learning rate in size; Muon's does not know of the scale."""
     moved = {}
