@@ -37,7 +37,10 @@ def plot_table(number: str, rows: Sequence[Row], path: Path) -> None:
 
 
 def plot_epochs(number: str, rows: Sequence[Row], records: Path, path: Path) -> None:
-    """Errors over the epochs, mean and standard deviation over seeds, of the networks measured while they trained."""
+    """Errors over the epochs, mean and standard deviation over seeds, of the networks measured while they trained.
+
+    Of a network's seeds the epochs count that were measured in all of them.
+    """
     curves = {}
     for cell in TABLES[number].cells:
         logs = [measured(cell, row, records) for row in of_cell(rows, cell)]
@@ -47,9 +50,10 @@ def plot_epochs(number: str, rows: Sequence[Row], records: Path, path: Path) -> 
         return
     figure, axes = _figure(5)
     for name, logs in curves.items():
-        errors = [[log[epoch] for log in logs] for epoch in logs[0]]
+        epochs = sorted(set.intersection(*map(set, logs)))  # a seed may have been measured more often than another
+        errors = [[log[epoch] for log in logs] for epoch in epochs]
         spreads = [spread(values) for values in errors]
-        axes.errorbar([*logs[0]], [mean(values) for values in errors], yerr=spreads, label=name, capsize=3)
+        axes.errorbar(epochs, [mean(values) for values in errors], yerr=spreads, label=name, capsize=3)
     axes.set(xlabel="epoch", ylabel="test error, %", title=f"Table {number} over the epochs")
     figure.legend(loc="outside lower center", ncols=2)
     write_figure(path, figure)

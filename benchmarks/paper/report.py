@@ -8,6 +8,7 @@ with ``--eval-every``, prints the tables and, for the results of this repository
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,10 +39,12 @@ def caption(which: str, rows: Sequence[Row]) -> str:
     """Schedule, seeds and hardware of a file's lines, and the command."""
     first = rows[0]
     seeds = seeds_of(rows)
+    fewest = min(Counter((row["row"], row["column"]) for row in rows).values())
+    count = counted(len(seeds), "seed") if fewest == len(seeds) else f"{fewest} to {len(seeds)} seeds"
     command = command_of(f"python -m benchmarks.paper {which}", rows)
     return (
         f"{counted(int(first['epochs']), 'epoch')} over {int(first['training_images']):,} training images, "
-        f"{counted(len(seeds), 'seed')} ({', '.join(seeds)}); {machines_of(rows)}. `{command}`"
+        f"{count} ({', '.join(seeds)}); {machines_of(rows)}. `{command}`"
     )
 
 

@@ -12,20 +12,38 @@ from benchmarks.cifar.run import Run
 from benchmarks.paper import plots, report, tables
 
 
-def test_errors_over_the_epochs(tmp_path):
-    cell = next(cell for cell in tables.TABLES["5"].cells if cell.row == "noise 30%")
-    rows = [line("5", cell, 20.0, 3)]
+@pytest.fixture
+def noise():
+    return next(cell for cell in tables.TABLES["5"].cells if cell.row == "noise 30%")
+
+
+def keep_log(records, cell, seed, errors):
+    recipe = replace(RECIPES["paper"], epochs=2)
+    run = Run(cell.model, recipe, dict(cell.model_kwargs), label_noise=cell.label_noise, seed=seed)
+    folder = folder_of(run, records / "runs")
+    folder.mkdir(parents=True)
+    log = [{"epoch": epoch} | ({"error": errors[epoch]} if epoch in errors else {}) for epoch in range(1, 5)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+
+
+def test_errors_over_the_epochs(tmp_path, noise):
+    rows = [line("5", noise, 20.0, 3)]
     plots.plot_epochs("5", rows, tmp_path, tmp_path / "epochs.png")
     assert not (tmp_path / "epochs.png").exists()  # nothing was measured before the end
-    recipe = replace(RECIPES["paper"], epochs=2)
-    run = Run(cell.model, recipe, dict(cell.model_kwargs), label_noise=0.3, seed=3)
-    folder = folder_of(run, tmp_path / "runs")
-    folder.mkdir(parents=True)
-    log = [{"epoch": 1}, {"epoch": 2, "error": 30.0}, {"epoch": 3}, {"epoch": 4, "error": 20.0}]
-    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
-    assert plots.measured(cell, rows[0], tmp_path) == {2: 30.0, 4: 20.0}
+    keep_log(tmp_path, noise, 3, {2: 30.0, 4: 20.0})
+    assert plots.measured(noise, rows[0], tmp_path) == {2: 30.0, 4: 20.0}
     plots.plot_epochs("5", rows, tmp_path, tmp_path / "epochs.png")
     assert (tmp_path / "epochs.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_seeds_measured_at_different_epochs(tmp_path, noise, monkeypatch):
+    keep_log(tmp_path, noise, 0, {1: 50.0, 2: 30.0, 3: 25.0, 4: 20.0})
+    keep_log(tmp_path, noise, 1, {2: 32.0, 4: 22.0})
+    figures = []
+    monkeypatch.setattr(plots, "write_figure", lambda path, figure: figures.append(figure))
+    plots.plot_epochs("5", [line("5", noise, 20.0, 0), line("5", noise, 22.0, 1)], tmp_path, tmp_path)
+    (curve,) = figures[0].axes[0].containers
+    assert curve.lines[0].get_xydata().tolist() == [[2, 31.0], [4, 21.0]]
 
 
 def test_seeds_are_averaged_and_missing_cells_left_out():
@@ -33,7 +51,7 @@ def test_seeds_are_averaged_and_missing_cells_left_out():
     rows = [line("3", cells[0], 8.0, 0), line("3", cells[0], 9.0, 1), line("3", cells[1], 11.0, 0)]
     text = report.table_markdown("3", rows)
     assert "| Attention-56 | 5.52 | 8.50 ± 0.71 | 5.89 | 11.00 |" in text
-    assert "2 seeds (0, 1)" in text and "2 epochs over 50,000 training images" in text
+    assert "1 to 2 seeds (0, 1)" in text and "2 epochs over 50,000 training images" in text
     assert "Attention-92" not in text
 
 
