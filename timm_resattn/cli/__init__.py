@@ -15,6 +15,7 @@ import timm
 import torch
 
 from .. import __version__
+from ..optimize import retain_freed_memory
 from . import app, convert, demo, export, list, masks, predict, run
 
 __all__ = ["main"]
@@ -24,9 +25,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command and return its exit code: 0, or 2 for a wrong use.
 
     Args:
-        argv: The arguments, by default the process's.
+        argv: The arguments; by default the process's, which then keeps the memory that it frees.
     """
-    argv = [*(sys.argv[1:] if argv is None else argv)]
+    if argv is None:  # the process is the command's
+        retain_freed_memory()
+        argv = sys.argv[1:]
+    argv = [*argv]
     # argparse would take options such as --help, and one "--", out of the script's arguments
     masks_only = argv[:3] == ["run", "--train-only", "masks"]
     script = argv[3 if masks_only else 1 :]
