@@ -55,6 +55,7 @@ def plot_epochs(number: str, rows: Sequence[Row], records: Path, path: Path) -> 
         spreads = [spread(values) for values in errors]
         axes.errorbar(epochs, [mean(values) for values in errors], yerr=spreads, label=name, capsize=3)
     axes.set(xlabel="epoch", ylabel="test error, %", title=f"Table {number} over the epochs")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside lower center", ncols=2)
     write_figure(path, figure)
 
