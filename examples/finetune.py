@@ -2,7 +2,7 @@
 
     python examples/finetune.py [FOLDER] [--model resattn56_cifar] [--epochs 20] [--seeds 0 1] [--out finetune.png]
 
-FOLDER holds ``train/<class>/`` and ``test/<class>/`` with image files. If it does not exist, it is written: 100 of
+FOLDER holds ``train/<class>/`` and ``test/<class>/`` with image files. Without it, ``digits`` is written: 100 of
 scikit-learn's handwritten digits to train on, 10 a class, and 300 others to test on. Needs the extra ``demo``.
 """
 
@@ -27,14 +27,16 @@ import timm_resattn  # noqa: F401  registers the networks
 def write_digits(folder: Path) -> None:
     """Write scikit-learn's digits as an image folder."""
     digits = datasets.load_digits()
+    partial = folder.with_name(f"{folder.name}.partial")
     train, test = model_selection.train_test_split(
         range(len(digits.target)), train_size=100, test_size=300, stratify=digits.target, random_state=0
     )
     for split, indices in {"train": train, "test": test}.items():
         for i in indices:  # 8x8 pixels with values to 16
-            path = folder / split / str(digits.target[i]) / f"{i:04}.png"
+            path = partial / split / str(digits.target[i]) / f"{i:04}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((digits.images[i] * 255 / 16).astype("uint8")).resize((32, 32)).save(path)
+    partial.rename(folder)
 
 
 def load(folder: Path, model: nn.Module, batch_size: int) -> tuple[DataLoader, DataLoader]:
@@ -45,8 +47,9 @@ def load(folder: Path, model: nn.Module, batch_size: int) -> tuple[DataLoader, D
         **config, is_training=True, hflip=0, scale=(0.7, 1.0), ratio=(0.9, 1.1), color_jitter=None
     )
     plain = timm.data.create_transform(**config, is_training=False)
+    images = ImageFolder(folder / "train", augment)
     return (
-        DataLoader(ImageFolder(folder / "train", augment), batch_size, shuffle=True, drop_last=True),
+        DataLoader(images, min(batch_size, len(images)), shuffle=True, drop_last=True),
         DataLoader(ImageFolder(folder / "test", plain), 100),
     )
 
@@ -84,7 +87,7 @@ def fine_tune(args: argparse.Namespace, pretrained: bool, seed: int) -> list[tup
 def main() -> None:
     """Fine-tune from both starts, print the accuracies, draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("digits"), help="default: digits")
+    parser.add_argument("folder", nargs="?", type=Path, help="default: digits, written if it is not there")
     parser.add_argument("--model", default="resattn56_cifar")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=20)
@@ -92,8 +95,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--out", default="finetune.png")
     args = parser.parse_args()
-    if not args.folder.exists():
-        write_digits(args.folder)
+    if args.folder is None:
+        args.folder = Path("digits")
+        if not args.folder.exists():
+            write_digits(args.folder)
+    elif not all((args.folder / split).is_dir() for split in ("train", "test")):
+        parser.error(f"{args.folder} must hold the folders train and test")
 
     figure = matplotlib.figure.Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()

@@ -111,10 +111,19 @@ def run_example(*args):
 def test_fine_tuning_of_a_folder(photos):
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
-    options = ("--epochs", "1", "--batch-size", "2", "--seeds", "0", "--out", "plot.png")
+    options = ("--epochs", "1", "--batch-size", "20", "--seeds", "0", "--out", "plot.png")
     printed = run_example(EXAMPLES / "finetune.py", "photos", *options)
     assert re.fullmatch(r"((pretrained|from scratch), seed 0: [\d.]+% after 1 epochs\n){2}", printed)
     assert Path("plot.png").stat().st_size > 0
+
+
+def test_fine_tuning_of_a_folder_that_is_not_there(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run_example(EXAMPLES / "finetune.py", tmp_path / "fotos")
+    assert error.value.returncode == 2 and "fotos must hold the folders train and test" in error.value.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_features(photos):
