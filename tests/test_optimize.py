@@ -196,8 +196,7 @@ def test_freed_memory_is_retained(tmp_path, launcher):
     before, took_effect, after = process.stdout.split()
     if took_effect == "False":
         pytest.skip("this C library has no mallopt")
-    assert (int(before) > 150) == bool(launcher)
-    assert launcher or int(after) > 150
+    assert int(before) > 150 if launcher else int(before) < 100 and int(after) > 150
 
 
 def test_retaining_memory_elsewhere_does_nothing(monkeypatch):
