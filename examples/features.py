@@ -7,9 +7,9 @@ import argparse
 
 import timm
 import torch
-from PIL import Image
 
 import timm_resattn  # noqa: F401  registers the networks
+from timm_resattn.pictures import read_picture
 
 
 def main() -> None:
@@ -20,9 +20,13 @@ def main() -> None:
     parser.add_argument("--img-size", type=int, default=224)
     parser.add_argument("--pretrained", action="store_true", help="download the weights")
     args = parser.parse_args()
+    try:
+        picture = read_picture(args.image)
+    except ValueError as error:
+        parser.error(str(error))
     backbone = timm.create_model(args.model, pretrained=args.pretrained, features_only=True).eval()
     config = timm.data.resolve_model_data_config(backbone, {"img_size": args.img_size})
-    image = timm.data.create_transform(**config)(Image.open(args.image).convert("RGB"))
+    image = timm.data.create_transform(**config)(picture)
     with torch.inference_mode():
         maps = backbone(image[None])
     for stride, x in zip(backbone.feature_info.reduction(), maps, strict=True):

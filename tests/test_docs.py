@@ -130,6 +130,12 @@ def test_features(photos):
     assert "(1, 2048, 2, 2)" in run_example(EXAMPLES / "features.py", "photo.jpg", "--img-size", "40")
 
 
+def test_features_of_a_picture_that_is_not_there():
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run_example(EXAMPLES / "features.py", "foto.jpg")
+    assert error.value.returncode == 2 and "foto.jpg is not there" in error.value.stderr
+
+
 def test_the_notebook_runs(photos):
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
