@@ -1,6 +1,7 @@
 """The networks: names, published sizes, options, refusals, any input size."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -61,6 +62,12 @@ def _parameters(model):
     return sum(p.numel() for p in model.parameters())
 
 
+def _gmacs(model):
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, 224, 224, device="meta"))
+    return counter.get_total_flops() / 2e9
+
+
 def test_every_name_is_listed():
     assert set(timm.list_models(module="resattn")) == {*PUBLISHED, *OURS}
     assert {cfg.split(".")[0] for cfg in default_cfgs} == {*PUBLISHED, *OURS}
@@ -70,9 +77,7 @@ def test_every_name_is_listed():
 def test_published_size(name):
     model = timm.create_model(name, device="meta").eval()
     assert _parameters(model) == PUBLISHED[name][0]
-    with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, 224, 224, device="meta"))
-    assert counter.get_total_flops() / 2e9 == pytest.approx(PUBLISHED[name][1], rel=1e-3)
+    assert _gmacs(model) == pytest.approx(PUBLISHED[name][1], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -83,6 +88,14 @@ def test_size(name):
     out = model(torch.empty(2, *cfg["input_size"], device="meta"))
     assert out.shape == (2, cfg["num_classes"])
     assert model.forward_features(torch.empty(1, *cfg["input_size"], device="meta")).shape[-2:] == cfg["pool_size"]
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *OURS])
+def test_size_in_the_docstring(name):
+    text = timm.models.model_entrypoint(name).__doc__
+    model = timm.create_model(name, device="meta").eval()
+    assert re.findall(r"([\d.]+)M parameters", text) in ([], [f"{_parameters(model) / 1e6:.1f}"])
+    assert re.findall(r"([\d.]+) GMACs", text) in ([], [f"{_gmacs(model):.1f}"])
 
 
 def test_inception_has_the_papers_size():

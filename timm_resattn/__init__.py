@@ -16,7 +16,7 @@ Where what is:
 * `detection`: `fpn_backbone`, for the detectors of torchvision;
 * `optimize`: `optimize_for_inference`, `retain_freed_memory`;
 * `pictures`, `labels`, `files`: pictures of any kind, names of classes, files that are whole or not there;
-* `convert`, `demo`, `cli`: what the command ``timm-resattn`` does.
+* `export`, `convert`, `demo`, `cli`: what the command ``timm-resattn`` does.
 """
 
 from . import resattn  # registers the networks

@@ -297,7 +297,7 @@ def resattn56_cifar(pretrained: bool = False, **kwargs: Any) -> ResAttn:
 
 @register_model
 def resattn92_cifar(pretrained: bool = False, **kwargs: Any) -> ResAttn:
-    """Attention-92 for 32x32 images: 1.9M parameters."""
+    """Attention-92 for 32x32 images: 1.8M parameters."""
     return _create_resattn("resattn92_cifar", pretrained, dict(depths=(2, 2, 2), **_CIFAR_ARGS), kwargs)
 
 
