@@ -10,7 +10,7 @@ CONSOLES = {"console", "shell-session"}  # commands start with "$ ", the rest is
 
 
 def shell_commands(text: str) -> list[str]:
-    """All commands in fenced shell blocks; one that goes on behind a backslash keeps its lines."""
+    """All commands in fenced shell blocks; one that goes on after a backslash keeps its lines."""
     commands = []
     for _, language, block in FENCE.findall(text):
         lines = block.replace("\\\n", "\0").splitlines()

@@ -79,7 +79,7 @@ def transplant_trunk(state_dict: Mapping[str, torch.Tensor], model: nn.Module) -
     times the donor's. In the first training step only the last convolution of each mask gets a gradient, from
     the second on all of it does.
 
-    Behind the stem's convolution ResNetV2 has no norm and no ReLU, the pre-activation ResAttn for ImageNet
+    After the stem's convolution ResNetV2 has no norm and no ReLU, the pre-activation ResAttn for ImageNet
     has. They become ``ReLU(x - mean + 8 std)``, with the running statistics of the donor's first norm, which
     reads the pooled map, and that norm takes the shift back. ReLU and max pooling commute, so this is exact
     unless a pooled value lies more than eight standard deviations below its channel's mean.
