@@ -1,5 +1,6 @@
 """Names of a classifier's classes."""
 
+from collections import Counter
 from typing import List, Optional
 
 from timm.data import CustomDatasetInfo, DatasetInfo, ImageNetInfo, infer_imagenet_subset
@@ -11,7 +12,8 @@ __all__ = ["class_names"]
 def class_names(model: nn.Module) -> Optional[List[str]]:
     """Names of the classes, in order: those of the weights' cfg, else of the ImageNet set of so many classes.
 
-    None if neither is known.
+    Where classes share a name, as the bird and the machine "crane", the class's number follows it. None if neither is
+    known.
     """
     cfg = getattr(model, "pretrained_cfg", None) or {}
     names, classes = cfg.get("label_names"), getattr(model, "num_classes", 0)
@@ -22,4 +24,6 @@ def class_names(model: nn.Module) -> Optional[List[str]]:
         info = ImageNetInfo(subset)
     else:
         return None
-    return [info.index_to_description(index) for index in range(classes)]
+    described = [info.index_to_description(index) for index in range(classes)]
+    shared = {name for name, count in Counter(described).items() if count > 1}
+    return [f"{name} ({index})" if name in shared else name for index, name in enumerate(described)]

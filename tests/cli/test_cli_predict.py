@@ -87,6 +87,7 @@ def test_imagenet_has_timms_names():
     model = timm.create_model("resattn50", device="meta")
     names = class_names(model)
     assert len(names) == 1000 and names[:2] == ["tench, Tinca tinca", "goldfish, Carassius auratus"]
+    assert (names[134], names[517]) == ("crane (134)", "crane (517)") and len(set(names)) == 1000
     assert class_names(timm.create_model("resattn56_cifar", num_classes=7)) is None
 
 
