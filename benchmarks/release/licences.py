@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import re
 from importlib.metadata import PackageMetadata
+from typing import Any
 
 from benchmarks.common.files import write_json
 from benchmarks.common.pages import write_block
@@ -18,7 +19,7 @@ from benchmarks.common.tables import markdown_table
 
 COMMAND = "python -m benchmarks.release.licences"
 RECORD = RESULTS / "licences.json"
-EXTRAS = ("", "demo")
+EXTRAS = ("", "demo", "app", "export")  # those of the commands
 
 
 def licence_of(metadata: PackageMetadata) -> str:
@@ -30,15 +31,16 @@ def licence_of(metadata: PackageMetadata) -> str:
     return ", ".join(named) or (metadata["License"] or "not stated").splitlines()[0]
 
 
-def found() -> list[dict[str, str]]:
-    """Each requirement of the package and of its extra ``demo``: its lower bound, and the licence of what is there."""
-    rows = []
+def found() -> list[dict[str, Any]]:
+    """Each requirement of the package and of `EXTRAS`: its lower bound, and the licence of what is there."""
+    rows: dict[str, dict[str, Any]] = {}
     for requirement in importlib.metadata.requires("timm-resattn") or []:
         match = re.fullmatch(r"([\w.-]+)>=([\d.]+)(?:; extra == [\"'](\w+)[\"'])?", requirement)
         if match and (match[3] or "") in EXTRAS:
             licence = licence_of(importlib.metadata.metadata(match[1]))
-            rows.append({"name": match[1], "bound": match[2], "extra": match[3] or "", "licence": licence})
-    return rows
+            row = {"name": match[1], "bound": match[2], "extras": [], "licence": licence}
+            rows.setdefault(match[1], row)["extras"].append(match[3] or "")
+    return list(rows.values())
 
 
 def block() -> str:
@@ -46,7 +48,12 @@ def block() -> str:
     return markdown_table(
         ("package", "from version", "for", "licence"),
         [
-            (f"`{row['name']}`", row["bound"], f"`[{row['extra']}]`" if row["extra"] else "all of it", row["licence"])
+            (
+                f"`{row['name']}`",
+                row["bound"],
+                ", ".join(f"`[{extra}]`" if extra else "all of it" for extra in row["extras"]),
+                row["licence"],
+            )
             for row in json.loads(RECORD.read_text())["packages"]
         ],
         text_columns=4,
