@@ -25,5 +25,5 @@ def class_names(model: nn.Module) -> Optional[List[str]]:
     else:
         return None
     described = [info.index_to_description(index) for index in range(classes)]
-    shared = {name for name, count in Counter(described).items() if count > 1}
-    return [f"{name} ({index})" if name in shared else name for index, name in enumerate(described)]
+    counts = Counter(described)
+    return [f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(described)]
