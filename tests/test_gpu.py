@@ -125,6 +125,8 @@ def test_optimised_for_inference(compile, dtype):
     for batch in (1, 4, 7):
         x = images(32, batch=batch).cuda()
         with torch.inference_mode():
-            error = relative_error(fast(x).float(), model(x))
+            found = [fast(x.roll(shift, dims=-1)) for shift in range(4)]  # a graph reuses its memory
+            expected = [model(x.roll(shift, dims=-1)) for shift in range(4)]
+        error = max(relative_error(a.float(), b) for a, b in zip(found, expected, strict=True))
         assert error < (0.1 if dtype == torch.bfloat16 else 1e-2), batch
     assert all(program is not fast.model for program in fast.programs.values()), "it was not compiled"

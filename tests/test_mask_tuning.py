@@ -91,6 +91,14 @@ def test_without_masks(model):
     assert all(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.parametrize("call", [train_masks_only, train_all])
+def test_a_wrapped_network_is_refused(call):
+    wrapped = torch.nn.DataParallel(tiny())
+    with pytest.raises(ValueError, match="DataParallel is not a network of this package"):
+        call(wrapped)
+    assert type(wrapped) is torch.nn.DataParallel
+
+
 # --- the launcher's option ----------------------------------------------------------------------------------
 
 SCRIPT = """

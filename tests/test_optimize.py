@@ -13,7 +13,7 @@ from helpers import ODD, OPTIONS, fine_tuned, live_in, noise, relative_error, ti
 from torch import nn
 
 from timm_resattn import optimize_for_inference
-from timm_resattn.optimize import retain_freed_memory
+from timm_resattn.optimize import _compile_for_gpu, retain_freed_memory
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -118,6 +118,41 @@ def test_compiles_twice_an_image_size_and_once_for_single_noise(monkeypatch):
     fast(noise(4, 3, 40, 32))
     expected = [((2, 3, 32, 32), False), ((3, 3, 32, 32), True), ((1, 3, 32, 32), False), ((4, 3, 40, 32), False)]
     assert compiled == expected
+
+
+def test_compiled_network_follows_its_weights(monkeypatch):
+    monkeypatch.setattr("timm_resattn.optimize._compile_for_cpu", lambda model, *_: copy.deepcopy(model))
+    fast = optimize_for_inference(fine_tuned())
+    logits = fast(noise(*ODD))
+    fast.load_state_dict({name: value * 1.5 for name, value in fast.state_dict().items()})
+    assert relative_error(fast(noise(*ODD)), logits) > 0.1
+    assert torch.equal(fast(noise(*ODD)), fast.model(noise(*ODD)))
+
+
+@pytest.mark.parametrize("features_only", [False, True])
+def test_a_gpus_results_outlive_the_next_call(monkeypatch, features_only):
+    """CUDA graphs write each call's results over those of the call before."""
+
+    def torch_compile(model, **_):
+        memory = model(torch.zeros(ODD))
+        tensors = memory if features_only else [memory]
+
+        def program(x):
+            found = model(x)
+            for tensor, value in zip(tensors, found if features_only else [found], strict=True):
+                tensor.copy_(value)
+            return memory
+
+        return program
+
+    monkeypatch.setattr("torch.compile", torch_compile)
+    model = timm.create_model("resattn56_cifar", features_only=features_only).eval().requires_grad_(False)
+    program = _compile_for_gpu(model, noise(*ODD), any_batch=False)
+    x = noise(*ODD)
+    first, second = program(x), program(x + 1)
+    if not features_only:
+        first, second = [first], [second]
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def check_fallback(fast: nn.Module, model: nn.Module) -> None:

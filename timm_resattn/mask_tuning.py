@@ -43,6 +43,12 @@ def _trunk(model: nn.Module) -> Iterator[nn.Module]:
             yield from (block.pre, block.trunk, block.post) if isinstance(block, AttentionModule) else (block,)
 
 
+def _network(model: nn.Module) -> ResAttn:
+    if not isinstance(model, ResAttn):
+        raise ValueError(f"{type(model).__name__} is not a network of this package, and has no masks to train.")
+    return model
+
+
 def train_masks_only(model: nn.Module) -> ResAttn:
     """Freeze all of a network but its masks, final norm and head, in place; returns the network.
 
@@ -52,8 +58,7 @@ def train_masks_only(model: nn.Module) -> ResAttn:
     Raises:
         ValueError: It is not a network of this package, or has no masks.
     """
-    if not isinstance(model, ResAttn):
-        raise ValueError(f"{type(model).__name__} is not a network of this package, and has no masks to train.")
+    model = _network(model)
     if not any(isinstance(m, AttentionModule) and m.mask is not None for m in model.modules()):
         raise ValueError("The network has no masks to train: its mask_type is 'none' or its depths are all 0.")
     for part in _trunk(model):
@@ -63,7 +68,12 @@ def train_masks_only(model: nn.Module) -> ResAttn:
 
 
 def train_all(model: nn.Module) -> nn.Module:
-    """Undo `train_masks_only`, in place: everything learns; returns the network."""
+    """Undo `train_masks_only`, in place: everything learns; returns the network.
+
+    Raises:
+        ValueError: It is not a network of this package, but a wrapper of one, for example.
+    """
+    model = _network(model)
     model.__class__ = ResAttn
     return model.requires_grad_(True).train(model.training)
 

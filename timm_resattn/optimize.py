@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from .fold import folded_copy
 
@@ -57,7 +58,8 @@ def _compile_for_cpu(model: nn.Module, x: torch.Tensor, any_batch: bool) -> Prog
 def _compile_for_gpu(model: nn.Module, x: torch.Tensor, any_batch: bool) -> Program:
     """torch.compile's program, autotuned, in CUDA graphs; compiles when it is first run."""
     options: Any = {"freezing": True, "max_autotune": True, "triton.cudagraphs": not any_batch}
-    return torch.compile(model, fullgraph=True, dynamic=any_batch, options=options)
+    program = torch.compile(model, fullgraph=True, dynamic=any_batch, options=options)
+    return lambda x: tree_map(torch.clone, program(x))  # a graph writes each result over the one before
 
 
 class OptimizedModel(nn.Module):
@@ -81,6 +83,11 @@ class OptimizedModel(nn.Module):
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "programs": {}}  # compiled code can be neither copied nor saved
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load, and compile anew at the next image: programs hold the weights."""
+        self.programs.clear()
+        return super().load_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "OptimizedModel":
         """Refuse training mode."""

@@ -49,7 +49,7 @@ def deepen(state_dict: Mapping[str, torch.Tensor], model: nn.Module) -> StateDic
         _place_stage(state_dict, model, stage_idx, sources, added)
     new = place(state_dict, sources, own, "The weights are not those of this network with fewer Attention Modules")
 
-    scale = 1.0  # of the stream, by the added modules in front
+    scale = 1.0  # of the stream, by the added modules before
     for stage_idx in range(num_stages):
         projects = f"stages.{stage_idx}.blocks.0.downsample.conv.weight" in own
         if scale != 1.0 and not projects:
