@@ -6,7 +6,7 @@ import torch
 from helpers import live_in, relative_error, tiny
 from pytorchcv.model_provider import get_model
 
-from timm_resattn.checkpoints import adapt_state_dict, from_pytorchcv
+from timm_resattn.checkpoints import adapt_state_dict, from_pytorchcv, read_file, unwrap
 
 
 @pytest.mark.parametrize(("name", "source"), [("resattn56_dskip", "resattnet56"), ("resattn92_dskip", "resattnet92")])
@@ -91,6 +91,14 @@ def test_own_weights_that_do_not_fit_are_listed():
 def test_strangers_are_refused(checkpoint):
     with pytest.raises(ValueError, match="The checkpoint"):
         adapt_state_dict(checkpoint, tiny())
+
+
+def test_a_file_that_holds_itself_is_refused(tmp_path):
+    checkpoint = {"epoch": 3}
+    checkpoint["model"] = checkpoint
+    torch.save(checkpoint, tmp_path / "file.pt")
+    with pytest.raises(ValueError, match="holds no weights but epoch, model"):
+        unwrap(read_file(tmp_path / "file.pt"))
 
 
 def test_head_and_stem_may_differ(tmp_path):

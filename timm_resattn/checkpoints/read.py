@@ -105,8 +105,8 @@ def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
         ValueError: Something in it is no tensor, or larger than what is stored of it, or two tensors have one name
             without their prefixes.
     """
-    while wrapped := [checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)]:
-        checkpoint = wrapped[0]
+    for _ in WRAPPERS:  # not endlessly: a file may hold itself
+        checkpoint = next((checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
     strange = [str(name) for name, value in checkpoint.items() if not isinstance(value, torch.Tensor)]
     if strange or not checkpoint:
         raise ValueError(f"The checkpoint holds no weights but {', '.join(strange[:10]) or 'nothing'}.")
