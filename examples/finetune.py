@@ -1,6 +1,7 @@
 """Fine-tune a network on a folder of images, from published weights and from scratch, and draw both.
 
-    python examples/finetune.py [FOLDER] [--model resattn56_cifar] [--epochs 20] [--seeds 0 1] [--out finetune.png]
+    python examples/finetune.py [FOLDER] [--model resattn56_cifar] [--epochs 20] [--seeds 0 1] [--device cpu]
+                                [--out finetune.png]
 
 FOLDER holds ``train/<class>/`` and ``test/<class>/`` with image files. Without it, ``digits`` is written: 100 of
 scikit-learn's handwritten digits to train on, 10 a class, and 300 others to test on. Needs the extra ``demo``.
@@ -39,12 +40,12 @@ def write_digits(folder: Path) -> None:
     partial.rename(folder)
 
 
-def load(folder: Path, model: nn.Module, batch_size: int) -> tuple[DataLoader, DataLoader]:
+def load(folder: Path, model: nn.Module, batch_size: int, hflip: float) -> tuple[DataLoader, DataLoader]:
     """Training and test images, transformed as the network's data configuration says."""
     config = timm.data.resolve_model_data_config(model)
-    # digits have a left and a right: no flip; scale and ratio stay near the whole image
+    # scale and ratio stay near the whole image
     augment = timm.data.create_transform(
-        **config, is_training=True, hflip=0, scale=(0.7, 1.0), ratio=(0.9, 1.1), color_jitter=None
+        **config, is_training=True, hflip=hflip, scale=(0.7, 1.0), ratio=(0.9, 1.1), color_jitter=None
     )
     plain = timm.data.create_transform(**config, is_training=False)
     images = ImageFolder(folder / "train", augment)
@@ -58,7 +59,8 @@ def load(folder: Path, model: nn.Module, batch_size: int) -> tuple[DataLoader, D
 def accuracy(model: nn.Module, loader: DataLoader) -> float:
     """Share of images classified as they should be."""
     model.eval()
-    right = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in loader)
+    device = next(model.parameters()).device
+    right = sum(int((model(images.to(device)).argmax(1).cpu() == labels).sum()) for images, labels in loader)
     return right / len(loader.dataset)
 
 
@@ -66,15 +68,15 @@ def fine_tune(args: argparse.Namespace, pretrained: bool, seed: int) -> list[tup
     """Train all of a network; epochs and test accuracy after them."""
     random_seed(seed)
     classes = len(ImageFolder(args.folder / "train").classes)
-    model = timm.create_model(args.model, pretrained=pretrained, num_classes=classes)
-    train, test = load(args.folder, model, args.batch_size)
+    model = timm.create_model(args.model, pretrained=pretrained, num_classes=classes, device=args.device)
+    train, test = load(args.folder, model, args.batch_size, args.hflip)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=args.lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, args.epochs * len(train), pct_start=0.1)
     accuracies = []
     for epoch in range(1, args.epochs + 1):
         model.train()
         for images, labels in train:
-            loss = F.cross_entropy(model(images), labels)
+            loss = F.cross_entropy(model(images.to(args.device)), labels.to(args.device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -93,10 +95,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=20)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", default="finetune.png")
     args = parser.parse_args()
+    args.hflip = 0.5
     if args.folder is None:
-        args.folder = Path("digits")
+        args.folder, args.hflip = Path("digits"), 0.0  # digits have a left and a right
         if not args.folder.exists():
             write_digits(args.folder)
     elif not all((args.folder / split).is_dir() for split in ("train", "test")):

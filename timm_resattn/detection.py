@@ -1,6 +1,6 @@
 """A feature pyramid for torchvision's detectors.
 
-backbone = timm_resattn.fpn_backbone("resattn50", pretrained=True, trainable_stages=3)
+backbone = timm_resattn.fpn_backbone("resattn50", pretrained=True, trainable_stages=3, norm="sync")
 detector = FasterRCNN(backbone, num_classes=91, image_mean=backbone.image_mean, image_std=backbone.image_std)
 """
 

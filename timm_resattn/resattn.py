@@ -260,7 +260,7 @@ def resattnext101_32x4d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
 
 @register_model
 def resattnext101_32x8d(pretrained: bool = False, **kwargs: Any) -> ResAttn:
-    """ResNeXt-101 32x8d with masks, unit by unit; ours, not the paper's: 114.3M parameters, 20.0 GMACs."""
+    """ResNeXt-101 32x8d with masks, unit by unit; ours, not the paper's: 114.3M parameters, 20.0 GMACs at 224."""
     return _create_resattn(
         "resattnext101_32x8d", pretrained, dict(**_MEMBER101_ARGS, **dict(_NEXT_ARGS, bottle_ratio=1.0)), kwargs
     )

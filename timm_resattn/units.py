@@ -180,7 +180,7 @@ class InceptionUnit(nn.Module):
     `PostActUnit`.
 
     **Deviation:** the paper says only that it "simplifies the Inception" and the authors published no definition:
-    this is a reading, sized so that AttentionInception-56 has the published 31.9M parameters.
+    this is a reading, sized to come near the published 31.9M parameters: AttentionInception-56 has 32.4M.
 
     Args: as `PreActUnit`; ``groups`` must be 1.
     """

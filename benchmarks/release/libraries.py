@@ -32,7 +32,8 @@ class Library:
 LIBRARIES = (
     Library(
         "torchvision",
-        '`RetinaNet(fpn_backbone("resattn50"), num_classes=91)`, and so FasterRCNN, MaskRCNN, FCOS',
+        '`FasterRCNN(fpn_backbone("resattn50", norm="batch"), num_classes=91)`, and so MaskRCNN; RetinaNet and FCOS '
+        "[below](#torchvisions-detectors)",
         "it normalises by ImageNet's mean and deviation: give it the backbone's `image_mean`, `image_std`",
     ),
     Library(

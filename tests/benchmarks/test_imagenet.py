@@ -7,7 +7,7 @@ import timm
 import timm_resattn  # noqa: F401  registers the models
 from benchmarks.common.provenance import ROOT
 
-PAGE = ROOT / "benchmarks" / "paper" / "imagenet.md"
+PAGE = ROOT / "docs" / "imagenet.md"
 
 
 def test_every_network_of_the_page_exists():
