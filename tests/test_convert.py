@@ -169,8 +169,12 @@ def test_caffe_blobs(tmp_path, capsys):
 
 def test_existing_folders(tmp_path, capsys, source):
     (tmp_path / "empty").mkdir()
+    place = (tmp_path / "empty").stat()
     convert(source, tmp_path / "empty", "resattn56_cifar", model_kwargs=SMALL)
     load(tmp_path / "empty")
+    assert (tmp_path / "empty").stat().st_ino == place.st_ino, "a mounted folder can't be replaced"
+    names = sorted(path.name for path in (tmp_path / "empty").iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
     before = (tmp_path / "empty" / "model.safetensors").stat()
     for taken in (tmp_path / "empty", source):
         code, _, err = run(capsys, source, taken, "--model", "resattn56_cifar", *SMALL_ARGS)

@@ -123,6 +123,7 @@ def test_unreadable_sources(tmp_path, capsys, name, make, message):
         ([*SMALL_ARGS, "attn_act=hard"], "attn_act must be one of 'mixed', 'channel', 'spatial'; got 'hard'"),
         ([*SMALL_ARGS, "widthz=3"], "has no argument widthz; it has "),
         ([*SMALL_ARGS, "widths=[3j]"], "JSON"),
+        ([*SMALL_ARGS, "norm_layer=foo"], "foo"),
     ],
 )
 def test_refusals(tmp_path, capsys, source, args, message):

@@ -93,10 +93,16 @@ def test_without_masks(model):
 
 @pytest.mark.parametrize("call", [train_masks_only, train_all])
 def test_a_wrapped_network_is_refused(call):
-    wrapped = torch.nn.DataParallel(tiny())
-    with pytest.raises(ValueError, match="DataParallel is not a network of this package"):
-        call(wrapped)
-    assert type(wrapped) is torch.nn.DataParallel
+    class Derived(ResAttn):
+        """As FSDP makes one."""
+
+    derived = tiny()
+    derived.__class__ = Derived
+    for wrapped in (torch.nn.DataParallel(tiny()), derived):
+        kind = type(wrapped)
+        with pytest.raises(ValueError, match=f"{kind.__name__} is not a network of this package"):
+            call(wrapped)
+        assert type(wrapped) is kind
 
 
 # --- the launcher's option ----------------------------------------------------------------------------------
@@ -110,8 +116,11 @@ print(sorted({name.partition(".")[0] for name, p in model.named_parameters() if 
 print(all(p.requires_grad == (".mask." in n or n.startswith(("norm.", "head."))) for n, p in model.named_parameters()))
 print(model.stem.training, model.norm.training)
 import timm
-print(all(p.requires_grad for p in timm.create_model("resnet18").parameters()))  # as timm makes a teacher
+print(all(p.requires_grad for p in timm.create_model("resnet18").parameters()))  # a teacher
+second = timm.create_model(sys.argv[1], **eval(sys.argv[2]))  # of another fold
+print(sorted({name.partition(".")[0] for name, p in second.named_parameters() if not p.requires_grad}))
 """
+EXPECTED = ["['head', 'norm', 'stages']", "True", "False True", "True", "['stages', 'stem']"]
 TINY = "dict(depths=(1, 1), widths=(16, 32), closing_units=(0, 1), mask_pools=(2, 1))"
 
 
@@ -126,7 +135,14 @@ def run(tmp_path, *argv):
 @pytest.mark.parametrize("option", [["--train-only", "masks"], ["--train-only=masks"]])
 def test_a_scripts_network_trains_its_masks_only(tmp_path, option):
     result = run(tmp_path, *option, "script.py", "resattn56_cifar", TINY)
-    assert result.stdout.splitlines() == ["['head', 'norm', 'stages']", "True", "False True", "True"], result.stderr
+    assert result.stdout.splitlines() == EXPECTED, result.stderr
+
+
+@pytest.mark.parametrize("option", [[], ["--train-only=masks"]])
+def test_a_scripts_exceptions_pass(tmp_path, option):
+    (tmp_path / "raises.py").write_text("raise RuntimeError('in training')")
+    result = run(tmp_path, *option, "raises.py")
+    assert result.returncode == 1 and "Traceback" in result.stderr and "raises.py" in result.stderr
 
 
 def test_a_scripts_network_without_masks(tmp_path):

@@ -121,12 +121,31 @@ def test_compiles_twice_an_image_size_and_once_for_single_noise(monkeypatch):
 
 
 def test_compiled_network_follows_its_weights(monkeypatch):
+    """Loaded by itself, within another module, and in another type."""
     monkeypatch.setattr("timm_resattn.optimize._compile_for_cpu", lambda model, *_: copy.deepcopy(model))
     fast = optimize_for_inference(fine_tuned())
-    logits = fast(noise(*ODD))
-    fast.load_state_dict({name: value * 1.5 for name, value in fast.state_dict().items()})
-    assert relative_error(fast(noise(*ODD)), logits) > 0.1
-    assert torch.equal(fast(noise(*ODD)), fast.model(noise(*ODD)))
+    outer = nn.Sequential(fast, nn.Identity())
+    for module, factor in ((fast, 1.5), (outer, 0.5)):
+        logits = module(noise(*ODD))
+        module.load_state_dict({name: value * factor for name, value in module.state_dict().items()})
+        assert relative_error(module(noise(*ODD)), logits) > 0.1
+        assert torch.equal(fast(noise(*ODD)), fast.model(noise(*ODD)))
+    assert fast.double()(noise(*ODD)).dtype == torch.float64
+
+
+def test_a_gpus_compiler_takes_any_number_of_sizes(monkeypatch):
+    """torch.compile alone stops after eight of one network."""
+    compile = torch.compile
+    monkeypatch.setattr("timm_resattn.optimize._compile_for_cpu", _compile_for_gpu)
+    monkeypatch.setattr("torch.compile", lambda model, fullgraph, dynamic, **_: compile(
+        model, fullgraph=fullgraph, dynamic=dynamic, backend="eager"
+    ))  # fmt: skip
+    fast = optimize_for_inference(tiny(depths=(1, 0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for size in (*range(20, 30), 20):
+            fast(noise(1, 3, size, 24))
+    assert len(fast.programs) == 10
 
 
 @pytest.mark.parametrize("features_only", [False, True])

@@ -62,6 +62,11 @@ def test_transparent_parts_are_white(tmp_path, mode):
     assert pixels(tmp_path / "picture.png")[0, :, 0].tolist() == [255, 0]
 
 
+def test_transparent_grey_of_sixteen_bits(tmp_path):
+    Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)).save(tmp_path / "picture.png", transparency=0)
+    assert pixels(tmp_path / "picture.png")[0, :, 0].tolist() == [255, 128, 255]
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".tif"])
 def test_first_frame_of_an_animation(tmp_path, suffix):
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]

@@ -1,4 +1,6 @@
 import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -93,6 +95,32 @@ def test_capture_after_compiling(in_place):
         assert [name.removeprefix("_orig_mod.") for name in again] == NAMES
         assert torch._dynamo.eval_frame._stance.stance == "default"
         torch.compiler.reset()
+
+
+def test_threads_record_their_own():
+    """A network may serve several, and others may run it meanwhile."""
+    model = tiny().eval()
+    images = torch.rand(4, 1, 3, 16, 16)
+    wanted = [record_attention(model, x) for x in images]
+    stop = threading.Event()
+
+    def run():
+        with torch.no_grad():
+            while not stop.is_set():
+                model(torch.rand(1, 3, 16, 16))
+
+    with ThreadPoolExecutor(5) as pool:
+        pool.submit(run)
+        try:
+            found = list(pool.map(lambda i: record_attention(model, images[i % 4]), range(40)))
+        finally:
+            stop.set()
+    for i, record in enumerate(found):
+        for name in NAMES:
+            assert torch.allclose(record.masks[name], wanted[i % 4].masks[name], atol=1e-6)
+            assert torch.allclose(record.gradients[name], wanted[i % 4].gradients[name], atol=1e-6)
+    if hasattr(torch.compiler, "set_stance"):
+        assert torch._dynamo.eval_frame._stance.stance == "default"
 
 
 def test_nothing_recorded_is_said():

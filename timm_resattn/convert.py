@@ -4,39 +4,29 @@ The folder holds ``model.safetensors``, ``config.json`` and the model card ``REA
 ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it.
 """
 
-import argparse
 import difflib
 import inspect
 import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.data import resolve_data_config
-from timm.models import create_model, get_pretrained_cfg, is_model, list_models, save_for_hf
+from timm.models import create_model, list_models, save_for_hf
 from torch import nn
 
 from .checkpoints.adapt import SOURCES, load_weights, source_kind
-from .checkpoints.place import StateDict
 from .checkpoints.read import read_file, unwrap
+from .checkpoints.training_args import in_chans_of, num_classes_of, trained_with
 from .model_card import converted_card
 from .network import ResAttn
 
 __all__ = ["KINDS", "convert", "without_num_classes"]
 
 KINDS = ("auto", *SOURCES)
-# the first convolution, and weight and bias of the classifier, in each kind of source
-STEMS = ("stem.conv.weight", "conv1.weight", "features.init_block.conv.conv.weight", "conv1:0")
-CLASSIFIERS = {
-    "head.fc.weight": "head.fc.bias",
-    "fc.weight": "fc.bias",
-    "output.weight": "output.bias",
-    "classifier:0": "classifier:1",
-}
 
 
 def convert(
@@ -50,9 +40,9 @@ def convert(
 ) -> Path:
     """Write a checkpoint as a folder for timm and the hub.
 
-    The folder is built beside its place, read back, through safetensors and through ``timm.create_model``, and
-    compared bit for bit; only then it is moved there. Nothing in ``source`` is run. Weights are written in
-    single precision.
+    The folder is built beside its place, or within if it is there and empty, read back, through safetensors and
+    through ``timm.create_model``, and compared bit for bit; only then it is moved there. Nothing in ``source`` is
+    run. Weights are written in single precision.
 
     Args:
         source: A file of ``torch.save``; a ``.safetensors`` file; or an ``.npz`` archive of the blobs of an
@@ -89,7 +79,7 @@ def convert(
         found = source_kind(tensors)
         if kind not in ("auto", found):
             raise ValueError(f"It is not {SOURCES[kind]} but, by its names, {SOURCES[found]}.")
-        classes = _num_classes(tensors)
+        classes = num_classes_of(tensors)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     if num_classes not in (None, 0, classes):
@@ -97,12 +87,8 @@ def convert(
     classes = classes if num_classes is None else num_classes
     if label_names is not None and len(label_names) != classes:
         raise ValueError(f"there are {len(label_names)} label names for {classes} classes.")
-    in_chans = next((t.shape[1] for t in map(tensors.get, STEMS) if t is not None and t.ndim == 4), 3)
-
-    try:
-        trained_kwargs, overlay = _trained_with(checkpoint, found, model_name, in_chans)
-    except (AssertionError, TypeError) as error:
-        raise ValueError(f"{source} holds training arguments that make no sense ({error}).") from error
+    in_chans = in_chans_of(tensors)
+    trained_kwargs, overlay = trained_with(checkpoint, found, model_name, in_chans)
     overlay["num_classes"] = classes
     kwargs = {**trained_kwargs, **(model_kwargs or {})}
     model = _build(model_name, overlay, dict(kwargs, num_classes=classes, in_chans=in_chans))
@@ -110,7 +96,7 @@ def convert(
     labels = {} if label_names is None else {"label_names": list(label_names)}
 
     try:
-        nearest = next(folder for folder in out_dir.parents if folder.exists())
+        nearest = next(folder for folder in (out_dir, *out_dir.parents) if folder.exists())
         with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=nearest) as scratch:
             folder = Path(scratch, out_dir.name)
             save_for_hf(
@@ -127,9 +113,11 @@ def convert(
             (folder / "model.safetensors").chmod((folder / "README.md").stat().st_mode & 0o777)
             _compare(model, folder)
             out_dir.parent.mkdir(parents=True, exist_ok=True)
-            if out_dir.exists():  # and is empty
-                out_dir.rmdir()
-            folder.rename(out_dir)
+            if nearest == out_dir:  # it was there, perhaps mounted, or the working folder
+                for path in sorted(folder.iterdir()):  # the weights last
+                    path.rename(out_dir / path.name)
+            else:
+                folder.rename(out_dir)
     except (RuntimeError, SafetensorError) as error:  # a full disk, for example
         raise OSError(f"{out_dir} could not be written ({error}).") from error
     return out_dir
@@ -142,19 +130,6 @@ def _check_model_name(model_name: str) -> None:
         raise ValueError(f"there is no model {model_name!r}; there is {', '.join(near)}.")
 
 
-def _num_classes(tensors: StateDict) -> int:
-    """Classes of a checkpoint's classifier, 0 if it has none; a `ValueError` for a part of one."""
-    for weight, bias in CLASSIFIERS.items():
-        if weight in tensors or bias in tensors:
-            if weight not in tensors:
-                raise ValueError(f"Its classifier has {bias} but no {weight}.")
-            shape = tuple(tensors[weight].shape)
-            if len(shape) not in (2, 4) or 0 in shape:
-                raise ValueError(f"Its classifier's {weight} is of shape {shape}.")
-            return shape[0]
-    return 0
-
-
 def without_num_classes(path: Path) -> None:
     """Take ``num_classes`` out of the ``model_args`` of a ``config.json``.
 
@@ -165,43 +140,6 @@ def without_num_classes(path: Path) -> None:
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
-def _trained_with(
-    checkpoint: Mapping[str, Any], kind: str, model_name: str, in_chans: int
-) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-    """Model arguments and pretrained cfg, from train.py's arguments if the checkpoint has them."""
-    args = checkpoint.get("args")
-    args = vars(args) if isinstance(args, argparse.Namespace) else {}
-    trained = str(args.get("model", model_name)).partition(".")[0]
-    if kind == "timm" and trained != model_name and is_model(trained):
-        raise ValueError(f"the checkpoint is one of {trained}, not of {model_name}.")
-
-    kwargs: Dict[str, Any] = {"pool_mode": "ceil"} if kind == "caffe-npz" else {}
-    if kind == "timm":
-        kwargs.update(args.get("model_kwargs") or {})
-        if args.get("gp"):
-            kwargs["global_pool"] = args["gp"]
-
-    cfg = get_pretrained_cfg(trained if is_model(trained) else model_name)
-    assert cfg is not None
-    # nothing that is known of the registered weights holds for these
-    unknown = dict.fromkeys(("url", "file", "hf_hub_id", "tag", "license", "description", "origin_url"))
-    overlay: Dict[str, Any] = dict(unknown, label_names=None, label_descriptions=None)
-    overlay.update(test_input_size=cfg.test_input_size, test_crop_pct=cfg.test_crop_pct)
-    if any(args.get(name) for name in ("img_size", "input_size", "crop_pct")):
-        overlay.update(test_input_size=None, test_crop_pct=None)
-    overlay.update(resolve_data_config(dict(args, in_chans=in_chans), pretrained_cfg=cfg.to_dict()))
-    for size in ("input_size", "test_input_size"):
-        if overlay[size]:
-            overlay[size] = (in_chans, *overlay[size][1:])
-    if overlay["input_size"] != cfg.input_size:
-        overlay["pool_size"] = None
-    for key in ("mean", "std"):
-        values = overlay[key]
-        if len(values) != in_chans:
-            overlay[key] = (sum(values) / len(values),) * in_chans
-    return kwargs, overlay
-
-
 def _build(model_name: str, overlay: Dict[str, Any], kwargs: Dict[str, Any]) -> nn.Module:
     known = inspect.signature(ResAttn).parameters.keys() - {"device", "dtype"}
     unknown = kwargs.keys() - known
@@ -210,8 +148,8 @@ def _build(model_name: str, overlay: Dict[str, Any], kwargs: Dict[str, Any]) -> 
     try:
         json.dumps(kwargs)
         return create_model(model_name, pretrained_cfg_overlay=overlay, **kwargs)
-    except TypeError as error:
-        raise ValueError(f"the arguments of the model must be JSON values ({error}).") from error
+    except (KeyError, TypeError) as error:  # timm's of a layer that it does not know, json's of what is none
+        raise ValueError(f"the arguments of the model make no sense ({type(error).__name__}: {error}).") from error
 
 
 def _compare(model: nn.Module, folder: Path) -> None:

@@ -14,15 +14,15 @@ def check_target(path: Union[str, "os.PathLike[str]"], suffixes: Sequence[str] =
 
     Raises:
         ValueError: The suffix is none of ``suffixes``, the folder does not exist or can't be written to, or it is a
-            folder; ``what`` it would be is in the message.
+            folder, a pipe or a device; ``what`` it would be is in the message.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"{what}'s suffix must be one of {', '.join(suffixes)}; got {str(path)!r}.")
     if not path.parent.is_dir():
         raise ValueError(f"the folder of {str(path)!r} does not exist.")
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{str(path)!r} is {'a folder' if path.is_dir() else 'no file'}.")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"the folder of {str(path)!r} cannot be written to.")
     return path
@@ -30,8 +30,12 @@ def check_target(path: Union[str, "os.PathLike[str]"], suffixes: Sequence[str] =
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to, of the same name in a folder beside ``path``; moved to ``path`` if the block ends well."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    """A path to write to, of the same name in a folder beside ``path``; moved to ``path`` if the block ends well.
+
+    Where ``path`` is a link, what it points to is replaced.
+    """
+    target = Path(os.path.realpath(path))
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=target.parent) as folder:
         partial = Path(folder, path.name)
         yield partial
-        partial.replace(path)
+        partial.replace(target)

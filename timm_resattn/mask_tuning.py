@@ -12,7 +12,7 @@ With timm's scripts: ``timm-resattn run --train-only masks train.py --model resa
 
 import re
 import sys
-from typing import Any, Iterator, TypeVar
+from typing import Any, Iterator, List, TypeVar
 
 import timm
 from torch import nn
@@ -44,7 +44,7 @@ def _trunk(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _network(model: nn.Module) -> ResAttn:
-    if not isinstance(model, ResAttn):
+    if not isinstance(model, ResAttn) or type(model) not in (ResAttn, _MasksOnly):  # its class will be another
         raise ValueError(f"{type(model).__name__} is not a network of this package, and has no masks to train.")
     return model
 
@@ -56,7 +56,7 @@ def train_masks_only(model: nn.Module) -> ResAttn:
     they are, and it drops no path. State dict and function in evaluation mode are unchanged.
 
     Raises:
-        ValueError: It is not a network of this package, or has no masks.
+        ValueError: It is not a network of this package, but of a subclass or a wrapper, for example, or has no masks.
     """
     model = _network(model)
     if not any(isinstance(m, AttentionModule) and m.mask is not None for m in model.modules()):
@@ -71,7 +71,7 @@ def train_all(model: nn.Module) -> nn.Module:
     """Undo `train_masks_only`, in place: everything learns; returns the network.
 
     Raises:
-        ValueError: It is not a network of this package, but a wrapper of one, for example.
+        ValueError: As `train_masks_only`.
     """
     model = _network(model)
     model.__class__ = ResAttn
@@ -81,15 +81,20 @@ def train_all(model: nn.Module) -> nn.Module:
 def train_masks_only_in_scripts() -> None:
     """Let the networks that a script creates in this process from now on train their masks only.
 
-    Those that timm creates for the script, as the teacher of a distillation, are left alone.
+    If the first of them has none, the process ends with a sentence; later ones without masks, as the teacher of a
+    distillation, are left alone.
     """
     create = timm.create_model
+    frozen: List[str] = []
 
     def create_and_freeze(*args: Any, **kwargs: Any) -> nn.Module:
-        timm.create_model = timm.models.create_model = create
+        model = create(*args, **kwargs)
         try:
-            return train_masks_only(create(*args, **kwargs))
+            train_masks_only(model)
+            frozen.append(type(model).__name__)
         except ValueError as error:
-            sys.exit(f"timm-resattn run: --train-only masks: {error}")
+            if not frozen:
+                sys.exit(f"timm-resattn run: --train-only masks: {error}")
+        return model
 
     timm.create_model = timm.models.create_model = create_and_freeze

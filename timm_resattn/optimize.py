@@ -9,7 +9,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, Optional, Tuple
 
 import torch
 from torch import nn
@@ -20,7 +20,6 @@ from .fold import folded_copy
 __all__ = ["OptimizedModel", "optimize_for_inference", "retain_freed_memory"]
 
 Program = Callable[[torch.Tensor], Any]
-Compiler = Callable[[nn.Module, torch.Tensor, bool], Program]
 
 
 def retain_freed_memory() -> bool:
@@ -57,37 +56,42 @@ def _compile_for_cpu(model: nn.Module, x: torch.Tensor, any_batch: bool) -> Prog
 
 def _compile_for_gpu(model: nn.Module, x: torch.Tensor, any_batch: bool) -> Program:
     """torch.compile's program, autotuned, in CUDA graphs; compiles when it is first run."""
-    options: Any = {"freezing": True, "max_autotune": True, "triton.cudagraphs": not any_batch}
+    options: Any = {"max_autotune": True, "triton.cudagraphs": not any_batch}
     program = torch.compile(model, fullgraph=True, dynamic=any_batch, options=options)
     return lambda x: tree_map(torch.clone, program(x))  # a graph writes each result over the one before
+
+
+def _without_recompile_limit() -> ContextManager[Any]:
+    """Within, torch.compile takes the same network for as many image sizes as there are, and not for eight."""
+    config: Any = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # the latter torch 2.5's
+    return config.patch({name: sys.maxsize, f"accumulated_{name}": sys.maxsize})
 
 
 class OptimizedModel(nn.Module):
     """What `optimize_for_inference` returns: takes images of any type and memory format, computes no gradients.
 
-    Shape: as the network; floating-point results are of ``dtype``.
+    Shape: as the network; floating-point results are of the type of its weights.
 
     Args:
         model: The folded network.
-        dtype: Type that it computes in.
-        compiler: Makes a program for images of one size, or None. The first batch size of an image size is compiled
-            for itself, the second for all from two up.
+        compile: Whether to compile. The first batch size of an image size is compiled for itself, the second for all
+            from two up.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype, compiler: Optional[Compiler] = None) -> None:
+    def __init__(self, model: nn.Module, compile: bool) -> None:
         super().__init__()
         self.model = model
-        self.dtype = dtype
-        self.compiler = compiler
+        self.compile_programs = compile
         self.programs: Dict[Tuple[int, ...], Program] = {}
+        self.made_for: Optional[Tuple[torch.device, torch.dtype]] = None  # the programs
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "programs": {}}  # compiled code can be neither copied nor saved
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load, and compile anew at the next image: programs hold the weights."""
-        self.programs.clear()
-        return super().load_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.programs.clear()  # they hold the weights
+        super()._load_from_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "OptimizedModel":
         """Refuse training mode."""
@@ -97,17 +101,23 @@ class OptimizedModel(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> Any:
-        x = x.to(dtype=self.dtype, memory_format=torch.channels_last)
-        if self.compiler is None:
+        weight = next(self.model.parameters())
+        x = x.to(dtype=weight.dtype, memory_format=torch.channels_last)
+        if not self.compile_programs:
             return self.model(x)
+        if self.made_for != (weight.device, weight.dtype):
+            self.programs.clear()
+            self.made_for = weight.device, weight.dtype
         shape, size = tuple(x.shape), tuple(x.shape[2:])
         program = self.programs.get(shape) or (self.programs.get(size) if len(x) > 1 else None)
         if program is not None:
             return program(x)
         any_batch = len(x) > 1 and any(seen[0] > 1 and seen[2:] == size for seen in self.programs if len(seen) == 4)
+        compiler = _compile_for_cpu if weight.device.type == "cpu" else _compile_for_gpu
         try:
-            program = self.compiler(self.model, x, any_batch)
-            result = program(x)
+            with _without_recompile_limit():
+                program = compiler(self.model, x, any_batch)
+                result = program(x)
         except (ValueError, torch.OutOfMemoryError):  # the input's fault
             raise
         except Exception as error:  # compilers fail in many ways
@@ -126,10 +136,10 @@ def optimize_for_inference(
 ) -> OptimizedModel:
     """A copy of a network that computes the same faster.
 
-    Norms are folded and memory is laid out channels_last. With ``compile``, weights are frozen and the network is
-    compiled at the first image (CPU: AOTInductor; CUDA: torch.compile, autotuned, in CUDA graphs): once for every
-    image size, and once more when its batch size first changes. Each program holds the weights once more. What can't
-    be compiled runs without, with a warning. On a CPU `retain_freed_memory` makes all of it faster still.
+    Norms are folded and memory is laid out channels_last. With ``compile`` the network is compiled at the first
+    image: once for every image size, and once more when its batch size first changes. On a CPU AOTInductor does it,
+    with frozen weights, which each program holds once more; on a GPU torch.compile, autotuned, in CUDA graphs. What
+    can't be compiled runs without, with a warning. On a CPU `retain_freed_memory` makes all of it faster still.
 
     Args:
         model: A network of this package, from ``timm.create_model``, with or without ``features_only``; it is left
@@ -147,8 +157,4 @@ def optimize_for_inference(
     if not isinstance(model, nn.Module) or isinstance(model, OptimizedModel) or next(model.parameters(), None) is None:
         raise TypeError(f"model must be a network from timm.create_model; got {type(model).__name__}.")
     model = folded_copy(model).to(dtype=dtype).to(memory_format=torch.channels_last)
-    compiler: Optional[Compiler] = None
-    if compile:
-        on_cpu = next(model.parameters()).device.type == "cpu"
-        compiler = _compile_for_cpu if on_cpu else _compile_for_gpu
-    return OptimizedModel(model, dtype, compiler).eval()
+    return OptimizedModel(model, compile).eval()

@@ -45,11 +45,13 @@ def read_picture(path: Union[str, Path]) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half as many pixels: large, not insane
             with Image.open(path) as file:
                 picture = ImageOps.exif_transpose(file)
-                if picture.has_transparency_data:
+                if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
+                    values, transparent = np.asarray(picture), picture.info.get("transparency")
+                    grey = _to_eight_bits(values, picture.mode)
+                    picture = Image.fromarray(np.where(values == transparent, np.uint8(255), grey))
+                elif picture.has_transparency_data:
                     white = Image.new("RGBA", picture.size, "white")
                     picture = Image.alpha_composite(white, picture.convert("RGBA"))
-                elif picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
-                    picture = Image.fromarray(_to_eight_bits(np.asarray(picture), picture.mode))
                 return picture.convert("RGB")
     except Exception as error:  # of any kind: it is any content
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -57,6 +57,7 @@ def test_export_in_int8_names_what_it_cant_read(folder, capsys):
     ("extra", "message"),
     [
         (["--checkpoint", "", "--no-pretrained"], "give --checkpoint FILE or published weights"),
+        (["--checkpoint", "", "--num-classes", "5", "--model-kwargs"], "a classifier of 5 classes is random"),
         (["--checkpoint", "no_such_file.pth"], "no_such_file.pth is not there"),
         (["--num-classes", "7"], "size mismatch for head.fc.weight"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),

@@ -33,6 +33,14 @@ def test_masks_of_a_transplanted_trunk_are_refused(checkpoint, tmp_path, capsys)
     assert not (tmp_path / "masks.png").exists()
 
 
+def test_a_name_with_dollars(checkpoint, tmp_path):
+    """To matplotlib what stands between two is a formula."""
+    pytest.importorskip("matplotlib")
+    named = (tmp_path / "image.png").rename(tmp_path / "cost_$1_$2.png")
+    for figure in ([], ["--figure1"]):
+        assert main(["masks", str(named), *checkpoint[1:], *figure]) == 0
+
+
 def test_masks_draws_over_images(checkpoint, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     from PIL import Image
@@ -52,6 +60,7 @@ def test_masks_draws_over_images(checkpoint, tmp_path, capsys):
         (["--model", "resattn57"], "Unknown model (resattn57); timm-resattn list prints the names"),
         (["--model", "resnet18"], "could not create resnet18"),
         (["--checkpoint", "", "--no-pretrained"], "masks of random weights mean nothing"),
+        (["--checkpoint", "", "--num-classes", "5", "--model-kwargs"], "a classifier of 5 classes is random"),
         (["--class", "10"], "--class must be from 0 to 9; got 10"),
         (["--class", "cat"], "--class must be from 0 to 9; got cat"),
         (["--figure1", "--channel", "16"], "--channel must be from 0 to 15, which all masks have; got 16"),

@@ -1,4 +1,9 @@
+import argparse
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +11,7 @@ import timm
 import torch
 from PIL import Image
 
+import timm_resattn
 from timm_resattn.cli import main
 
 TINY_KWARGS = ["depths=(1,1)", "widths=(16,32)", "closing_units=(0,1)", "mask_pools=(2,1)"]
@@ -69,6 +75,39 @@ def test_a_checkpoint_has_no_names_of_other_weights(album, tmp_path, capsys):
     assert set(json.loads(capsys.readouterr().out)["predictions"][0]) == {"class", "probability"}
 
 
+def test_a_checkpoint_of_train_tells_its_model_and_its_data(album, tmp_path, capsys):
+    """None of these arguments changes a tensor's name or shape."""
+    kwargs = dict(depths=(1, 1), widths=(16, 32), closing_units=(0, 1), mask_pools=(2, 1), attn_act="spatial")
+    kwargs.update(attn_residual=False, pool_mode="ceil")
+    model = timm.create_model("resattn56_cifar", num_classes=4, **kwargs).eval()
+    with torch.no_grad():
+        model.head.fc.weight.mul_(100)
+    args = argparse.Namespace(model="resattn56_cifar", model_kwargs=kwargs, num_classes=4, mean=(0.5,) * 3, img_size=24)
+    torch.save({"state_dict": model.state_dict(), "args": args}, tmp_path / "weights.pth")
+    options = ["--checkpoint", str(tmp_path / "weights.pth"), "--model", "resattn56_cifar", "--json", "--topk", "4"]
+    assert main(["predict", str(album / "a.png"), *options]) == 0
+    found = {each["class"]: each["probability"] for each in json.loads(capsys.readouterr().out)["predictions"]}
+    data = dict(timm.data.resolve_model_data_config(model), mean=(0.5,) * 3, input_size=(3, 24, 24))
+    x = timm.data.create_transform(**data)(Image.open(album / "a.png").convert("RGB"))[None]
+    with torch.inference_mode():
+        wanted = model(x).softmax(1)[0].tolist()
+    assert [found[index] for index in range(4)] == pytest.approx(wanted, abs=1e-6)
+    assert max(wanted) - min(wanted) > 1e-3
+    assert main(["predict", str(album / "a.png"), *options, "--model", "resattn92_cifar"]) == 2
+    assert "weights.pth: the checkpoint is one of resattn56_cifar" in capsys.readouterr().err
+
+
+def test_a_name_that_the_output_cannot_hold(album):
+    """As on Windows, where a pipe is not UTF-8."""
+    (album / "фото.png").write_bytes((album / "a.png").read_bytes())
+    path = os.pathsep.join([str(Path(timm_resattn.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "timm_resattn", "predict", "фото.png", "a.png", "--model", "resattn56_cifar"]
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, cwd=album, env=environment, capture_output=True, check=False)
+    names = [line.partition(b": ")[0] for line in done.stdout.splitlines()]
+    assert (done.returncode, names) == (0, ["фото.png".encode("ascii", "backslashreplace"), b"a.png"]), done.stderr
+
+
 def test_a_converted_folder_with_its_names(album, tmp_path, capsys):
     kwargs = dict(depths=(1, 1), widths=(16, 32), closing_units=(0, 1), mask_pools=(2, 1), num_classes=2)
     torch.save(timm.create_model("resattn56_cifar", **kwargs).state_dict(), tmp_path / "weights.pth")
@@ -104,6 +143,8 @@ def test_imagenet_has_timms_names():
         (["a.png", "--model", "local-dir:nowhere"], "could not create local-dir:nowhere"),
         (["a.png", "--model", "resattn56"], "could not create resattn56: "),
         (["a.png", "--no-pretrained"], "random weights predict nothing"),
+        (["a.png", "--num-classes", "5"], "a classifier of 5 classes is random"),
+        (["a.png", "--out", "PIPE"], "is no file"),
         (["a.png", "--checkpoint", "nowhere.pth"], "nowhere.pth is not there"),
         (["a.png", "--model-kwargs", "in_chans=1"], "must take RGB images"),
     ],
@@ -111,6 +152,8 @@ def test_imagenet_has_timms_names():
 def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, message, album, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(album)
     (tmp_path / "empty").mkdir()
+    if "PIPE" in arguments:
+        os.mkfifo("PIPE")
     before = sorted(tmp_path.rglob("*"))
     argv = ["predict", "--model", "resattn56_cifar", *arguments]
     assert main([str(tmp_path / "empty") if word == "EMPTY" else word for word in argv]) == 2

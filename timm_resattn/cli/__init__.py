@@ -7,6 +7,7 @@ script.
 """
 
 import argparse
+import io
 import os
 import sys
 from typing import Optional, Sequence
@@ -30,6 +31,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if argv is None:  # the process is the command's
         retain_freed_memory()
         argv = sys.argv[1:]
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may have any character
+            sys.stdout.reconfigure(errors="backslashreplace")
     argv = [*argv]
     # argparse would take options such as --help, and one "--", out of the script's arguments
     masks_only = argv[:3] == ["run", "--train-only", "masks"]
@@ -44,6 +47,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     for command in (list, predict, masks, app, run, convert, export, demo):
         command.add_command(commands)
     args = parser.parse_args(argv)
+    if args.command == "run":
+        return int(args.func(args))
     try:
         code: int = args.func(args)
         sys.stdout.flush()

@@ -1,12 +1,14 @@
 """The options that choose a model, shared by several commands."""
 
 import argparse
-from typing import Any
+from typing import Any, Dict, Mapping
 
 import timm
 from timm.utils import ParseKwargs
 
-from ..checkpoints import load_weights, read_file
+from ..checkpoints import load_weights, read_file, unwrap
+from ..checkpoints.adapt import source_kind
+from ..checkpoints.training_args import in_chans_of, num_classes_of, trained_with
 
 __all__ = ["KeyValues", "add_model_kwargs", "add_model_options", "add_weight_options", "load_model"]
 
@@ -48,29 +50,50 @@ def add_weight_options(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="use the model's published weights where no checkpoint is given (default: yes)",
     )
-    parser.add_argument("--num-classes", type=int, metavar="N", help="classes, if not the model's own")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="classes, if not those of the weights")
     add_model_kwargs(parser)
 
 
 def load_model(args: argparse.Namespace) -> Any:
-    """The model that the options ask for, in evaluation mode; a `ValueError` of one sentence if there is none."""
+    """The model that the options ask for, in evaluation mode; a `ValueError` of one sentence if there is none.
+
+    A checkpoint of timm's train.py has the arguments of its model and data, which ``--model-kwargs`` overrides.
+    """
     pretrained = args.pretrained and not args.checkpoint
+    told, checkpoint = {}, None
+    if args.checkpoint:
+        checkpoint = read_file(args.checkpoint)
+        if timm.is_model(args.model):
+            try:
+                told = _told_by(checkpoint, args.model.partition(".")[0])
+            except ValueError as error:
+                raise ValueError(f"{args.checkpoint}: {error}") from error
+    kwargs = {**told, **args.model_kwargs}
+    if args.num_classes is not None:
+        kwargs["num_classes"] = args.num_classes
     try:
-        model: Any = timm.create_model(
-            args.model, pretrained=pretrained, num_classes=args.num_classes, **args.model_kwargs
-        )
+        model: Any = timm.create_model(args.model, pretrained=pretrained, **kwargs)
     except Exception as error:  # of any kind: names, arguments, the network, files
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason if len(reason) < 300 else f"{reason[:300]} ..."
         known = timm.is_model(args.model) or args.model.startswith("local-dir:")
         hint = "" if known else "; timm-resattn list prints the names"
         raise ValueError(f"could not create {args.model}: {reason}{hint}") from error
-    if args.checkpoint:
-        checkpoint = read_file(args.checkpoint)
+    if checkpoint is not None:
         try:
             load_weights(model, checkpoint)
         except ValueError as error:
             raise ValueError(f"{args.checkpoint}: {error}") from error
-        if not args.model.startswith("local-dir:"):
-            model.pretrained_cfg["label_names"] = None  # those of the published weights
+    elif pretrained and model.num_classes not in (0, model.pretrained_cfg["num_classes"]):
+        raise ValueError(f"a classifier of {model.num_classes} classes is random; give --checkpoint FILE that has one.")
     return model.eval()
+
+
+def _told_by(checkpoint: Mapping[str, Any], model_name: str) -> Dict[str, Any]:
+    """Arguments of ``timm.create_model`` for a checkpoint's network, as far as it tells them."""
+    tensors = unwrap(checkpoint)
+    in_chans = in_chans_of(tensors)
+    kwargs, overlay = trained_with(checkpoint, source_kind(tensors), model_name, in_chans)
+    if classes := num_classes_of(tensors):
+        kwargs["num_classes"] = classes
+    return {**kwargs, "in_chans": in_chans, "pretrained_cfg_overlay": overlay}

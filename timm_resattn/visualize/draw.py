@@ -154,7 +154,8 @@ def plot_masks(
     for panel, label in zip(label_axes, labels):
         panel.set_title(label, fontsize=8) if by_rows else panel.set_ylabel(label, fontsize=8)
     for panel, title in zip(title_axes, titles or ()):
-        panel.set_ylabel(title, fontsize=8) if by_rows else panel.set_title(title, fontsize=8)
+        set_title = panel.set_ylabel if by_rows else panel.set_title
+        set_title(title, fontsize=8, parse_math=False)  # a file's name may have dollars
     if caption is not None:
         figure.supxlabel(caption, fontsize=9)
 
@@ -213,7 +214,7 @@ def plot_attention(
             drawn = panel.imshow(values.numpy(), vmin=limits[0], vmax=limits[1], cmap=cmap)
             figure.colorbar(drawn, ax=panel, shrink=0.8).ax.tick_params(labelsize=6)
         title = f"{titles[index]}\n" if titles else ""
-        image_panel.set_ylabel(f"{title}{name}\nchannel {channel}", fontsize=7)
+        image_panel.set_ylabel(f"{title}{name}\nchannel {channel}", fontsize=7, parse_math=False)
         for panel in (image_panel, *panels):
             panel.set(xticks=[], yticks=[])
             panel.spines[:].set_visible(False)

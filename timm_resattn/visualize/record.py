@@ -1,5 +1,6 @@
 """Recording what the Attention Modules of a network do in a forward pass."""
 
+import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, Optional
@@ -12,6 +13,8 @@ from ..attention import AttentionModule
 __all__ = ["AttentionRecord", "capture_masks", "record_attention"]
 
 Keep = Callable[[str, str, torch.Tensor], None]
+# hooks and torch's stance are of all threads: one records at a time, and only what it computes itself
+_LOCK = threading.RLock()
 
 
 @contextmanager
@@ -24,24 +27,31 @@ def _hooked(model: nn.Module, keep: Keep) -> Iterator[None]:
             "this package have unless they are scripted, traced or built with mask_type='none'."
         )
 
+    thread = threading.get_ident()
+
+    def keep_own(name: str, part: str, tensor: torch.Tensor) -> None:
+        if threading.get_ident() == thread:
+            keep(name, part, tensor)
+
     def hooks(name: str, module: AttentionModule) -> Iterator[Any]:
         def after(part: str) -> Any:
-            return lambda _, args, output: keep(name, part, output)
+            return lambda _, args, output: keep_own(name, part, output)
 
         yield module.trunk.register_forward_hook(after("trunk"))
         if module.mask is not None:
             yield module.mask.register_forward_hook(after("mask"))
-        yield module.post.register_forward_pre_hook(lambda _, args: keep(name, "product", args[0]))
+        yield module.post.register_forward_pre_hook(lambda _, args: keep_own(name, "product", args[0]))
 
-    handles = [handle for name, module in modules.items() for handle in hooks(name, module)]
-    # code that is compiled already knows nothing of these hooks
-    set_stance = getattr(torch.compiler, "set_stance", None)
-    try:
-        with set_stance("force_eager") if set_stance is not None else nullcontext():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _LOCK:
+        handles = [handle for name, module in modules.items() for handle in hooks(name, module)]
+        # code that is compiled already knows nothing of these hooks
+        set_stance = getattr(torch.compiler, "set_stance", None)
+        try:
+            with set_stance("force_eager") if set_stance is not None else nullcontext():
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 @contextmanager

@@ -1,0 +1,16 @@
+"""Where files are written."""
+
+from timm_resattn.files import check_target, written_whole
+
+
+def test_where_a_link_points_is_written(tmp_path):
+    (tmp_path / "away").mkdir()
+    target = tmp_path / "away" / "file.txt"
+    target.write_text("old")
+    link = tmp_path / "link.png"
+    link.symlink_to(target)
+    with written_whole(check_target(link)) as partial:
+        assert partial.suffix == ".png"
+        partial.write_text("new")
+    assert link.is_symlink() and target.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]

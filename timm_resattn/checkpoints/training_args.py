@@ -1,0 +1,94 @@
+"""What a checkpoint tells of the network that it is of: input channels, classes and, from timm's train.py, the rest.
+
+timm's train.py stores its arguments beside the weights: those of the model and of the data are among them.
+"""
+
+import argparse
+from typing import Any, Dict, Mapping, Tuple
+
+from timm.data import resolve_data_config
+from timm.models import get_pretrained_cfg, is_model
+
+from .place import StateDict
+
+__all__ = ["in_chans_of", "num_classes_of", "trained_with"]
+
+# the first convolution, and weight and bias of the classifier, in each kind of source
+STEMS = ("stem.conv.weight", "conv1.weight", "features.init_block.conv.conv.weight", "conv1:0")
+CLASSIFIERS = {
+    "head.fc.weight": "head.fc.bias",
+    "fc.weight": "fc.bias",
+    "output.weight": "output.bias",
+    "classifier:0": "classifier:1",
+}
+
+
+def in_chans_of(tensors: StateDict) -> int:
+    """Input channels of a checkpoint's network."""
+    return next((t.shape[1] for t in map(tensors.get, STEMS) if t is not None and t.ndim == 4), 3)
+
+
+def num_classes_of(tensors: StateDict) -> int:
+    """Classes of a checkpoint's classifier, 0 if it has none; a `ValueError` for a part of one."""
+    for weight, bias in CLASSIFIERS.items():
+        if weight in tensors or bias in tensors:
+            if weight not in tensors:
+                raise ValueError(f"Its classifier has {bias} but no {weight}.")
+            shape = tuple(tensors[weight].shape)
+            if len(shape) not in (2, 4) or 0 in shape:
+                raise ValueError(f"Its classifier's {weight} is of shape {shape}.")
+            return shape[0]
+    return 0
+
+
+def trained_with(
+    checkpoint: Mapping[str, Any], kind: str, model_name: str, in_chans: int
+) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Arguments of the model and a pretrained cfg for it, by the checkpoint where it tells them.
+
+    Args:
+        checkpoint: The file's content.
+        kind: Of its weights, one of `timm_resattn.checkpoints.adapt.SOURCES`.
+        model_name: The model that they are for.
+        in_chans: Their input channels.
+
+    Raises:
+        ValueError: It is of another model, or its arguments make no sense.
+    """
+    args = checkpoint.get("args")
+    args = vars(args) if isinstance(args, argparse.Namespace) else {}
+    trained = str(args.get("model", model_name)).partition(".")[0]
+    if kind == "timm" and trained != model_name and is_model(trained):
+        raise ValueError(f"the checkpoint is one of {trained}, not of {model_name}.")
+    try:
+        return _of_args(args, kind, trained if is_model(trained) else model_name, in_chans)
+    except (AssertionError, TypeError) as error:
+        raise ValueError(f"the checkpoint holds training arguments that make no sense ({error}).") from error
+
+
+def _of_args(args: Dict[str, Any], kind: str, cfg_name: str, in_chans: int) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    kwargs: Dict[str, Any] = {"pool_mode": "ceil"} if kind == "caffe-npz" else {}
+    if kind == "timm":
+        kwargs.update(args.get("model_kwargs") or {})
+        if args.get("gp"):
+            kwargs["global_pool"] = args["gp"]
+
+    cfg = get_pretrained_cfg(cfg_name)
+    assert cfg is not None
+    # nothing that is known of the registered weights holds for these
+    unknown = dict.fromkeys(("url", "file", "hf_hub_id", "tag", "license", "description", "origin_url"))
+    overlay: Dict[str, Any] = dict(unknown, label_names=None, label_descriptions=None)
+    overlay.update(test_input_size=cfg.test_input_size, test_crop_pct=cfg.test_crop_pct)
+    if any(args.get(name) for name in ("img_size", "input_size", "crop_pct")):
+        overlay.update(test_input_size=None, test_crop_pct=None)
+    overlay.update(resolve_data_config(dict(args, in_chans=in_chans), pretrained_cfg=cfg.to_dict()))
+    for size in ("input_size", "test_input_size"):
+        if overlay[size]:
+            overlay[size] = (in_chans, *overlay[size][1:])
+    if overlay["input_size"] != cfg.input_size:
+        overlay["pool_size"] = None
+    for key in ("mean", "std"):
+        values = overlay[key]
+        if len(values) != in_chans:
+            overlay[key] = (sum(values) / len(values),) * in_chans
+    return kwargs, overlay
