@@ -105,6 +105,8 @@ def main() -> None:
             write_digits(args.folder)
     elif not all((args.folder / split).is_dir() for split in ("train", "test")):
         parser.error(f"{args.folder} must hold the folders train and test")
+    if ImageFolder(args.folder / "train").classes != ImageFolder(args.folder / "test").classes:
+        parser.error(f"{args.folder}/train and {args.folder}/test must hold the same classes")
 
     figure = matplotlib.figure.Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()

@@ -126,6 +126,15 @@ def test_fine_tuning_of_a_folder_that_is_not_there(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_fine_tuning_of_unlike_classes(photos):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    Path("photos/test/a").rename("photos/test/c")
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run_example(EXAMPLES / "finetune.py", "photos")
+    assert error.value.returncode == 2 and "must hold the same classes" in error.value.stderr
+
+
 def test_features(photos):
     assert "(1, 2048, 2, 2)" in run_example(EXAMPLES / "features.py", "photo.jpg", "--img-size", "40")
 

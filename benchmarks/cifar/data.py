@@ -170,7 +170,9 @@ def prune(losses: torch.Tensor, share: float, rng: np.random.Generator) -> tuple
 
     "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", https://arxiv.org/abs/2303.04947. The
     expectation of the weighted sum over the chosen images is that of the sum over all. **Deviation:** the easy ones
-    are a fixed share, not those below the mean loss, so that every epoch has the same number of updates.
+    are a fixed share, not those below the mean loss, so that every epoch has the same number of updates; and the
+    trainer takes the loss of an image that was not drawn yet for 0, so that some are drawn late: with 50,000 images
+    and a share of 0.35 about 500 never in six epochs, 70 in nine.
 
     Args:
         losses: Last known loss of each image, ``(N,)``.

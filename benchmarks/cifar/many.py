@@ -95,6 +95,8 @@ def train_all(
             time.sleep(0 if ended else 0.1)
     finally:
         signal.signal(signal.SIGTERM, previous)
+        for process in active.values():  # after an error
+            process.terminate()
     return status
 
 
@@ -127,14 +129,21 @@ def carry_out(
         out = ["--resume", "--out", str(folder.resolve())]
         return [sys.executable, "-m", "benchmarks.cifar", *run.arguments(), *where, *how, *out]
 
+    refused = []
+
     def record(index: int) -> None:
         folder = work[index][1]
-        record_run(folder, args.results_dir / "runs" / folder.name)
-        done(index, folder)
+        try:
+            record_run(folder, args.results_dir / "runs" / folder.name)
+        except ValueError as error:
+            refused.append(folder)
+            print(f"{folder}: {error}", file=sys.stderr)
+        else:
+            done(index, folder)
 
     deadline = math.inf if args.max_seconds is None else began + args.max_seconds
     status = train_all(work, command, args.jobs, deadline, record)
     left = sum(not is_finished(folder) for _, folder in work)
     if left:
         print(f"{left} of {len(work)} runs are not at their end; the same command goes on with them", file=sys.stderr)
-    return status
+    return status or int(bool(refused))

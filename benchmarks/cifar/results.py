@@ -45,13 +45,19 @@ def complete(schedule: str) -> str:
     return schedule_of(Run.from_dict({"model": "", **json.loads(schedule)}))
 
 
+def commits_of(result: Mapping[str, Any]) -> str:
+    """The commits that trained a run, in order: a run of several sessions may have several."""
+    return ", ".join(dict.fromkeys(session["commit"] for session in result.get("sessions", [result])))
+
+
 def outcome_of(folder: Path, run: Run) -> dict[str, Any]:
     """What came out of a finished run in ``folder``, and how: the columns `OUTCOME`."""
     result = json.loads((folder / "result.json").read_text())
     same = ("error", "error_ema", "parameters", "training_images", "held_out", "training_seconds", "images_per_second")
     hardware, versions = result["hardware"], result["versions"]
     return {
-        **{name: result[name] for name in (*same, "device", "commit", "command")},
+        **{name: result[name] for name in (*same, "device", "command")},
+        "commit": commits_of(result),
         "processor_seconds": result.get("processor_seconds"),
         **{name: hardware[name] for name in ("cpu", "threads", "gpu")},
         **{name: versions[name] for name in ("torch", "timm")},
@@ -81,14 +87,15 @@ def command_of(command: str, rows: Sequence[Mapping[str, str]]) -> str:
     return " ".join([command, "--data-dir DIR", *arguments, "--seeds", *seeds_of(rows)])
 
 
-def record_run(run: Path, record: Path) -> None:
-    """Copy a finished run's configuration, result and log to ``record``.
-
-    Raises:
-        ValueError: ``record`` is among this repository's results and the code that trained was of no clean commit.
-    """
+def check_run(run: Path, record: Path) -> None:
+    """Raise a `ValueError` if ``record`` is among this repository's results and a commit that trained is not clean."""
     for session in json.loads((run / "result.json").read_text())["sessions"]:
         check_recordable(record, session["commit"])
+
+
+def record_run(run: Path, record: Path) -> None:
+    """Copy a finished run's configuration, result and log to ``record``; a `ValueError` as of `check_run`."""
+    check_run(run, record)
     for name in RECORDED:
         save_atomically(record / name, lambda path, name=name: shutil.copyfile(run / name, path))
 

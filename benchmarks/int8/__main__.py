@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     if args.threads:
         torch.set_num_threads(args.threads)
-    rows = []
+    origin, rows = provenance(("onnx", "onnxruntime", "openvino", "nncf")), []
     for network in NETWORKS:
         rows += rows_of(network, timm.create_model(network, pretrained=True).eval(), pictures, images, labels)
     if args.crops:
@@ -190,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     write_csv(args.out / "results.csv", FIELDS, rows)
     configuration = {key: value for key, value in vars(args).items() if key not in ("out", "data_dir")}
     record = dict(command=f"{COMMAND} --data-dir DIR", configuration=configuration)
-    write_json(args.out / "record.json", {**record, **provenance(("onnx", "onnxruntime", "openvino", "nncf"))})
+    write_json(args.out / "record.json", {**record, **origin})
     if args.out.resolve() == RECORDS:
         write_block(COMMAND, block())
     print(table(read_csv(args.out / "results.csv")))

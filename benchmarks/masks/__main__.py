@@ -86,23 +86,29 @@ def measure(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Means over the modules, best difference first."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    """Insertion minus deletion for the masks of each stage, best mean first, and the shares in the cell."""
+    groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        groups[row["model"], row["candidate"]].append(row)
+        stage = row["module"].split(".")[1] if row["module"] else ""  # none: it knows no mask
+        groups[row["model"], row["candidate"]][stage].append(row)
+    stages = sorted({stage for by_stage in groups.values() for stage in by_stage if stage})
 
     def mean(group: list[dict[str, Any]], key: str) -> float:
         return sum(row[key] for row in group) / len(group)
 
+    def rank(item: tuple[tuple[str, str], dict[str, list[dict[str, Any]]]]) -> tuple[str, float]:
+        return item[0][0], -mean([row for group in item[1].values() for row in group], "difference")
+
     lines = []
-    for (model, candidate), group in sorted(
-        groups.items(), key=lambda item: (item[0][0], -mean(item[1], "difference"))
-    ):
-        values = [f"{mean(group, key):.3f}" for key in ("deletion", "insertion")]
-        error = f"{mean(group, 'difference'):.3f} ± {1.96 * mean(group, 'difference_se'):.3f}"
-        share = f"{mean(group, 'share'):.0%} ± {196 * mean(group, 'share_se'):.0f}"
-        lines.append((f"`{model}`", f"*{candidate}*" if candidate in BASELINES else candidate, *values, error, share))
-    header = ("network", "map", "deletion", "insertion", "insertion - deletion", "in its cell")
+    for (model, candidate), by_stage in sorted(groups.items(), key=rank):
+        of_stages = [by_stage.get(stage) or by_stage.get("", []) for stage in stages]
+        differences = [
+            f"{mean(group, 'difference'):+.2f} ± {1.96 * mean(group, 'difference_se'):.2f}" if group else ""
+            for group in of_stages
+        ]
+        shares = " / ".join(f"{mean(group, 'share'):.0%}" for group in of_stages if group)
+        lines.append((f"`{model}`", f"*{candidate}*" if candidate in BASELINES else candidate, *differences, shares))
+    header = ("network", "map", *(f"stage {int(stage) + 1}" for stage in stages), "in its cell")
     return markdown_table(header, lines, text_columns=2)
 
 
@@ -111,8 +117,9 @@ def block() -> str:
     record = json.loads(RECORD.read_text())
     return (
         f"[`{record['command']}`](benchmarks/results/masks): {record['images']} test images of CIFAR-10, "
-        f"{record['mosaics']} mosaics, mean over the masks of the network, ± 1.96 standard errors of the mean over "
-        f"images; baselines in italics.\n\n{table(record['rows'])}"
+        f"{record['mosaics']} mosaics; insertion minus deletion, mean over the masks of a stage, ± 1.96 standard "
+        f"errors of one mask's mean over images; baselines, which know no value of a mask, in italics.\n\n"
+        f"{table(record['rows'])}"
     )
 
 
@@ -129,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         check_recordable(args.out)
+        origin = provenance()
         rows = [row for name in args.models for row in measure(name, args)]
     except (OSError, RuntimeError, ValueError) as error:
         parser.error(str(error))
@@ -137,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         images=args.images, mosaics=args.mosaics, reference=args.reference, seed=args.seed, fractions=FRACTIONS
     )
     command = " ".join([COMMAND, *("DIR" if word == str(args.data_dir) else word for word in words)])
-    record = dict(command=command, **provenance(), **settings, rows=rows)
+    record = dict(command=command, **origin, **settings, rows=rows)
     write_json(args.out, record)
     print(table(rows))
     if args.out == RECORD:

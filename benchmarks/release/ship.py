@@ -25,10 +25,10 @@ import timm_resattn  # noqa: F401  registers the models
 from benchmarks.cifar.data import load_cifar, normalize
 from benchmarks.cifar.outputs import weights_of
 from benchmarks.cifar.recipe import CHANNEL_MEAN
-from benchmarks.cifar.results import record_run
+from benchmarks.cifar.results import check_run, commits_of, record_run
 from benchmarks.common.files import save_atomically, write_json
 from benchmarks.common.pages import write_block
-from benchmarks.common.provenance import RESULTS, check_recordable
+from benchmarks.common.provenance import RESULTS
 from benchmarks.common.tables import markdown_table
 from benchmarks.paper.tables import TABLES
 from benchmarks.release.rescale import rescale
@@ -113,7 +113,7 @@ def ship(run: Path, tag: str, weights: str, folder: Path, data_dir: Path) -> tup
         "accuracy": round(100 - error_percent, 2),
         "dataset": DATASETS[dataset],
         "record": f"benchmarks/results/cifar/{model_name}.{tag}",
-        "commit": result["commit"],
+        "commit": commits_of(result),
         "schedule": schedule_text(result, weights),
         "seed": result["seed"],
     }
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     shipping = args.folder.resolve() == WEIGHTS
     try:
         if shipping and (args.run / "result.json").is_file():
-            check_recordable(RECORDS, json.loads((args.run / "result.json").read_text())["commit"])
+            check_run(args.run, RECORDS)
         name, entry = ship(args.run, args.tag, args.weights, args.folder, args.data_dir)
         if shipping:
             record_run(args.run, RECORDS / name)

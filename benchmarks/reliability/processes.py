@@ -43,5 +43,7 @@ def run(tally: Tally, count: int, seed: int) -> dict[str, Any]:
     counted = _Counted(tally)
     chosen = " or ".join([*KINDS][:count])
     files = [str(ROOT / "tests" / name) for name in ("test_distributed.py", "test_processes.py")]
-    pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", chosen, *files], plugins=[counted])
+    code = pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", chosen, *files], plugins=[counted])
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"pytest ended with {code}: nothing is known of the tests")
     return {"skipped": counted.skipped}

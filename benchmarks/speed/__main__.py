@@ -270,20 +270,20 @@ def check(args: argparse.Namespace) -> None:
 
 
 def write_results(
-    args: argparse.Namespace, name: str, command: str, fields: Sequence[str], rows: list[dict[str, Any]]
+    args: argparse.Namespace, name: str, origin: dict[str, Any], fields: Sequence[str], rows: list[dict[str, Any]]
 ) -> None:
-    """Write the folder of a part or a profile, and the pages' tables."""
+    """Write the folder of a part or a profile, and the pages' tables; ``origin`` is the command and its provenance."""
     folder = args.out / f"{name}{'_cuda' if args.device == 'cuda' else ''}"
     write_csv(folder / "results.csv", fields, rows)
     if name != PROFILE:
         plot(args.part, read_csv(folder / "results.csv"), folder / "plot.png")
     configuration = {key: value for key, value in vars(args).items() if key != "out"}
-    write_json(folder / "record.json", {"command": command, "configuration": configuration, **provenance(PACKAGES)})
+    write_json(folder / "record.json", {**origin, "configuration": configuration})
     if args.out.resolve() == RECORDS:
         write_block(COMMAND, block())
 
 
-def run_profile(args: argparse.Namespace, command: str, groups: Sequence[Group]) -> None:
+def run_profile(args: argparse.Namespace, origin: dict[str, Any], groups: Sequence[Group]) -> None:
     """Print and write the operators of the contenders asked for.
 
     Raises:
@@ -303,7 +303,7 @@ def run_profile(args: argparse.Namespace, command: str, groups: Sequence[Group])
         call, _ = prepare(known[name], group)
         rows += [{"contender": name, **row} for row in operators(call, args.device)]
         bench.keep(())
-    write_results(args, PROFILE, command, PROFILE_FIELDS, rows)
+    write_results(args, PROFILE, origin, PROFILE_FIELDS, rows)
     for row in rows:
         numbers = f"{row['ms']:8.2f} ms {row['share']:6.1%} {row['calls']:4d}x"
         print(f"{numbers}  {row['kind']}: {row['operator']} {row['shapes']}")
@@ -333,7 +333,8 @@ def main(argv: list[str] | None = None) -> int:
             parts = [part for part in PARTS if (part, args.device) != ("int8", "cuda")]
             words = sys.argv[1:] if argv is None else argv
             commands = [[sys.executable, "-m", "benchmarks.speed", *words, "--part", part] for part in parts]
-            return max(subprocess.run(command).returncode for command in commands)
+            codes = [subprocess.run(command).returncode for command in commands]
+            return int(any(codes))
         if args.threads:
             torch.set_num_threads(args.threads)
         # one compiled network more or less must not turn another one's into an eager one
@@ -344,14 +345,14 @@ def main(argv: list[str] | None = None) -> int:
             groups = [group.only(*args.only) for group in groups]
             if not any(group.contenders for group in groups):
                 raise ValueError(f"--only {' '.join(args.only)}: no contender has that in its name")
-        command = command_of(parser, args)
+        origin = {"command": command_of(parser, args), **provenance(PACKAGES)}
         if args.profile:
-            run_profile(args, command, groups)
+            run_profile(args, origin, groups)
             return 0
     except (ValueError, MissingPackageError) as error:
         parser.error(str(error))
     rows = run_part(Bench(args.device), args.part, groups, args.rounds)
-    write_results(args, args.part, command, FIELDS, rows)
+    write_results(args, args.part, origin, FIELDS, rows)
     print(as_markdown(args.out))
     return 0
 

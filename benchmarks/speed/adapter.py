@@ -27,7 +27,7 @@ from benchmarks.common.provenance import check_recordable, provenance
 from benchmarks.common.tables import markdown_table
 from benchmarks.speed.contenders import Contender, TrainingStep, create_network
 from benchmarks.speed.probe import saved_for_backward
-from benchmarks.speed.report import RECORDS, circumstances, cuda_option
+from benchmarks.speed.report import RECORDS, circumstances
 from benchmarks.speed.timing import interleaved
 from timm_resattn import train_masks_only
 
@@ -87,7 +87,7 @@ def block() -> str:
     for folder in (RECORDS / "adapter", RECORDS / "adapter_cuda"):
         if (folder / "record.json").is_file():
             record = json.loads((folder / "record.json").read_text())
-            blocks.append(f"{circumstances(folder, ' '.join([COMMAND, *cuda_option(folder)]))}\n")
+            blocks.append(f"{circumstances(folder)}\n")
             blocks.append(f"Batch {record['batch_size']}, {record['img_size']}x{record['img_size']}.\n")
             blocks.append(table(record["rows"]))
     return "\n".join(blocks)
@@ -104,20 +104,24 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no GPU is there")
-    batch_size = args.batch_size or {"cpu": 16, "cuda": 128}[args.device]
+    batch_size = {"cpu": 16, "cuda": 128}[args.device] if args.batch_size is None else args.batch_size
     folder = RECORDS / ("adapter_cuda" if args.device == "cuda" else "adapter")
     try:
+        for name, value in (("--batch-size", batch_size), ("--img-size", args.img_size), ("--rounds", args.rounds)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
         if not args.only:
             check_recordable(folder)
     except ValueError as error:
         parser.error(str(error))
+    origin = provenance()
     rows = rows_of(batch_size, args.img_size, args.device, 0 if args.only else args.rounds)
     print(table(rows))
     if args.only:
         return 0
     words = sys.argv[1:] if argv is None else argv
     settings = dict(batch_size=batch_size, img_size=args.img_size, rounds=args.rounds)
-    write_json(folder / "record.json", dict(command=" ".join([COMMAND, *words]), **provenance(), **settings, rows=rows))
+    write_json(folder / "record.json", dict(command=" ".join([COMMAND, *words]), **origin, **settings, rows=rows))
     write_block(COMMAND, block())
     return 0
 

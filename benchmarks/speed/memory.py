@@ -41,7 +41,7 @@ from benchmarks.speed.contenders import (
 )
 from benchmarks.speed.plans import inference_memory, training
 from benchmarks.speed.probe import can_measure, peak_above, saved_for_backward
-from benchmarks.speed.report import RECORDS, circumstances, cuda_option, label_of
+from benchmarks.speed.report import RECORDS, circumstances, label_of
 
 COMMAND = "python -m benchmarks.speed.memory"
 TASKS = ("training", "inference")
@@ -164,7 +164,7 @@ def as_markdown(records: Path) -> str:
     for folder in (records / "memory", records / "memory_cuda"):
         rows = read_csv(folder / "results.csv")
         if rows:
-            blocks.append(f"{circumstances(folder, ' '.join([COMMAND, *cuda_option(folder)]))}\n")
+            blocks.append(f"{circumstances(folder)}\n")
         for task in TASKS:
             chosen = [row for row in rows if row["task"] == task]
             if chosen:
@@ -250,6 +250,7 @@ def main(argv: list[str] | None = None) -> int:
             result = {"status": "skipped", "reason": str(error)}
         print(json.dumps(result))
         return 0
+    origin = provenance(("pytorchcv",))
     suffix = "_cuda" if args.device == "cuda" else ""
     threads = torch.get_num_threads()
     rows = rows_of(args.model, args.batch_size, args.img_size, args.device, args.repeats, threads)
@@ -258,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
     plot(read_csv(folder / "results.csv"), folder / "plot.png")
     words = sys.argv[1:] if argv is None else argv
     configuration = {key: value for key, value in vars(args).items() if key not in ("one", "out")}
-    record = {"command": " ".join([COMMAND, *words]), "configuration": configuration, **provenance(("pytorchcv",))}
+    record = {"command": " ".join([COMMAND, *words]), "configuration": configuration, **origin}
     write_json(folder / "record.json", record)
     if args.out.resolve() == RECORDS:
         write_block(COMMAND, block())

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common.tables import markdown_table
@@ -69,6 +70,8 @@ def operators(call: Callable[[], object], device: str = "cpu") -> list[dict[str,
     events = profiler.key_averages(group_by_input_shape=True)
     rows = []
     for event in events:
+        if event.device_type != DeviceType.CPU:  # a kernel, whose time its operator has too
+            continue
         time = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
         shapes = " ".join("x".join(map(str, shape)) for shape in event.input_shapes if shape)
         rows.append(

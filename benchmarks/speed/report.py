@@ -141,8 +141,8 @@ def main_table(rows: Sequence[Row]) -> str:
     return speed_table(shown, ("default", *columns), ("images/s, default allocator", *titles))
 
 
-def circumstances(folder: Path, command: str) -> str:
-    """Hardware, versions and the command for what was measured in a folder, in a sentence."""
+def circumstances(folder: Path) -> str:
+    """Hardware, versions and the command of what was measured in a folder, in a sentence."""
     record = json.loads((folder / "record.json").read_text())
     hardware, versions = record["hardware"], record["versions"]
     cpu = f"{hardware['cpu']}, {counted(hardware['threads'], 'thread')}"
@@ -150,7 +150,7 @@ def circumstances(folder: Path, command: str) -> str:
     names = ", ".join(
         f"{name} {versions[name]}" for name in packages if versions.get(name, NOT_INSTALLED) != NOT_INSTALLED
     )
-    return f"{hardware['gpu'] or cpu}; {names}; `{command}`."
+    return f"{hardware['gpu'] or cpu}; {names}; `{record['command']}`."
 
 
 def not_measured(rows: Sequence[Row]) -> str:
@@ -166,16 +166,9 @@ def not_measured(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n" if lines else ""
 
 
-def cuda_option(folder: Path) -> list[str]:
-    """The option that measures on a GPU, if the folder's results are of one."""
-    return ["--device", "cuda"] if folder.name.endswith("_cuda") else []
-
-
 def profile_markdown(folder: Path) -> str:
     """Heading, table and circumstances of a profile."""
-    rows = read_csv(folder / "results.csv")
-    command = " ".join([COMMAND, *cuda_option(folder), "--profile", *dict.fromkeys(row["contender"] for row in rows)])
-    return f"**Where the time goes.** {circumstances(folder, command)}\n\n{profile_table(rows)}"
+    return f"**Where the time goes.** {circumstances(folder)}\n\n{profile_table(read_csv(folder / 'results.csv'))}"
 
 
 def part_markdown(folder: Path, part: str) -> str:
@@ -193,8 +186,7 @@ def part_markdown(folder: Path, part: str) -> str:
     else:
         title = f"Other networks, batch {batch}, {side}x{side}"
         table = speed_table(last, ("images_per_second", "ms_per_gmac"), ("images/s", "ms per GMAC"))
-    command = " ".join([COMMAND, *([] if part == "main" else ["--part", part]), *cuda_option(folder)])
-    pieces = (f"**{title}.** {circumstances(folder, command)}\n", table, not_measured(rows))
+    pieces = (f"**{title}.** {circumstances(folder)}\n", table, not_measured(rows))
     return "\n".join(piece for piece in pieces if piece)
 
 

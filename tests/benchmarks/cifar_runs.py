@@ -59,8 +59,8 @@ def end_at_once(monkeypatch, command):
             folder.mkdir(parents=True, exist_ok=True)
             error = 10.0 + len(asked)
             asked.append(run)
-            result = dict.fromkeys((*same, "commit", "command"), 1) | dict(
-                error=error, error_ema=error - 1 if run.recipe.ema_decay else None
+            result = dict.fromkeys((*same, "command"), 1) | dict(
+                sessions=[dict(commit="x")], error=error, error_ema=error - 1 if run.recipe.ema_decay else None
             )
             result |= dict(held_out="validation, 3 images", hardware=dict(cpu="c", threads=1, gpu=None))
             (folder / "result.json").write_text(json.dumps(result | dict(versions=dict(torch="2", timm="1"))))

@@ -1,5 +1,6 @@
 """Several runs in one command, and the table of their outcomes."""
 
+import argparse
 import json
 import math
 import signal
@@ -75,6 +76,33 @@ def test_a_signal_is_handed_on(work):
     done = []
     assert many.train_all(work, command_of_fake(60.0), 2, math.inf, done.append) == -signal.SIGTERM
     assert done == []
+
+
+def test_an_error_leaves_no_process(work, monkeypatch):
+    real, started = many.subprocess.Popen, []
+    monkeypatch.setattr(many.subprocess, "Popen", lambda *args, **kw: started.append(real(*args, **kw)) or started[-1])
+    (work[1][1] / "result.json").touch()
+    with pytest.raises(ZeroDivisionError):
+        many.train_all(work, command_of_fake(60.0), 2, math.inf, lambda _: 1 / 0)
+    assert [process.wait(10) for process in started] == [-signal.SIGTERM]
+
+
+def test_a_run_that_cannot_be_recorded_is_told_and_the_others_go_on(work, monkeypatch, capsys, tmp_path):
+    folders = [folder for _, folder in work]
+    for folder in folders:
+        (folder / "result.json").touch()
+
+    def record_run(folder, record):
+        if folder == folders[1]:
+            raise ValueError("of a clean commit only")
+
+    monkeypatch.setattr(many, "record_run", record_run)
+    monkeypatch.setattr(many, "folder_of", lambda run, _: run)
+    done = []
+    args = argparse.Namespace(work_dir=tmp_path, max_seconds=None, jobs=1, results_dir=tmp_path)
+    assert many.carry_out(folders, args, {}, 0.0, lambda index, _: done.append(index)) == 1
+    assert done == [0, 2, 3]
+    assert capsys.readouterr().err == f"{folders[1]}: of a clean commit only\n"
 
 
 def test_lines_of_one_schedule_only(tmp_path):

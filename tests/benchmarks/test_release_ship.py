@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.cifar.data import load_cifar, normalize
 from benchmarks.cifar.outputs import weights_of
 from benchmarks.cifar.recipe import RECIPES
+from benchmarks.cifar.results import commits_of
 from benchmarks.cifar.run import Run
 from benchmarks.release import ship
 from timm_resattn import shipped
@@ -24,7 +25,8 @@ def finished_run(folder: Path, model="resattn56_cifar", **changes):
         "held_out": "test, 10000 images", "error": 9.5, "error_ema": 8.25, "training_seconds": 7200,
         "hardware": {"cpu": "some CPU, 2 cores", "threads": 1, "gpu": None},
     }  # fmt: skip
-    result["sessions"] = [{"hardware": result["hardware"]}]
+    sessions = [{"hardware": result["hardware"], "commit": commit} for commit in ("aaa", changes.get("commit", "abc"))]
+    result["sessions"] = [sessions[0], *sessions]
     schedule = result["schedule"] | {key: changes.pop(key) for key in list(changes) if key in result["schedule"]}
     folder.mkdir()
     (folder / "result.json").write_text(json.dumps(result | changes | {"schedule": schedule}))
@@ -58,7 +60,7 @@ def test_a_finished_run_ships(tmp_path, capsys, data):
     entry = manifest["resattn56_cifar.mine.safetensors"]
     content = (folder / "resattn56_cifar.mine.safetensors").read_bytes()
     assert (entry["size"], entry["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
-    assert (entry["accuracy"], entry["seed"], entry["commit"]) == (91.75, 0, "abc")
+    assert (entry["accuracy"], entry["seed"], entry["commit"]) == (91.75, 0, "aaa, abc")
     assert entry["schedule"] == (
         "40 epochs of batch 128; nmuon, lr 0.02 onecycle, weight decay 0.02; norms' lr times 0.1; crop and flip; "
         "crop 24; prune 0.35; smoothing 0.1; cutout 8; moving average of the weights (0.999); "
@@ -125,4 +127,4 @@ def test_the_manifest_says_what_the_records_say():
     for file, entry in shipped.read_manifest().items():
         run = json.loads((ship.RECORDS / file.removesuffix(".safetensors") / "result.json").read_text())
         assert entry["accuracy"] in [round(100 - run[key], 2) for key in ("error", "error_ema") if run[key] is not None]
-        assert (entry["commit"], entry["seed"]) == (run["commit"], run["seed"])
+        assert (entry["commit"], entry["seed"]) == (commits_of(run), run["seed"])

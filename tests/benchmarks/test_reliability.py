@@ -1,5 +1,6 @@
 """The cases of `benchmarks.reliability`, fewer of them, and what the command makes of their outcomes."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -73,6 +74,17 @@ def test_parts_are_recorded_beside_each_other(tmp_path, monkeypatch, capsys):
     assert found.keys() == {"fuzz", "writers"} and found["fuzz"]["kinds"]["kind"]["tried"] == 2
     assert found["fuzz"]["command"] == "python -m benchmarks.reliability --part fuzz --cases 2 --seed 0"
     assert "| Networks under random options | kind | 2 | 2 | 0 | 0 | 0 |" in command.block(tmp_path / "found.json")
+
+
+def test_what_is_recorded_is_not_replaced_by_less(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--part", "numerics"])
+    assert "give --data-dir DIR" in capsys.readouterr().err
+
+
+def test_a_part_that_dies_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(command.subprocess, "run", lambda call, check: argparse.Namespace(returncode=-9))
+    assert command.main(["--part", "fuzz", "weights", "--out", str(tmp_path / "found.json")]) == 1
 
 
 def test_lines_to_break_are_there_once():

@@ -16,7 +16,7 @@ from benchmarks.speed.contenders import Contender
 
 def record(folder):
     hardware = {"cpu": "some CPU, 2 cores", "threads": 2, "gpu": None}
-    write_json(folder / "record.json", {"hardware": hardware, "versions": {"torch": "2"}})
+    write_json(folder / "record.json", {"command": "run it", "hardware": hardware, "versions": {"torch": "2"}})
     return folder
 
 

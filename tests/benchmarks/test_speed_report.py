@@ -19,7 +19,7 @@ def row_of(network, path, dtype, allocator, speed, layout="channels_last"):
 
 def record(folder):
     hardware = {"cpu": "some CPU, 2 cores", "threads": 2, "gpu": None}
-    write_json(folder / "record.json", {"hardware": hardware, "versions": {"torch": "2"}})
+    write_json(folder / "record.json", {"command": "run it", "hardware": hardware, "versions": {"torch": "2"}})
     return folder
 
 
@@ -105,6 +105,7 @@ def test_profile_is_summed_by_kind(tmp_path):
     ]
     write_csv(record(tmp_path / "profile") / "results.csv", PROFILE_FIELDS, rows)
     text = report.as_markdown(tmp_path)
+    assert "; `run it`." in text
     assert "| `a` | 80 (80%) | 0 (0%) | 20 (20%) | 0 (0%) | 0 (0%) | 0 (0%) | 0 (0%) | 100 |" in text
 
 
