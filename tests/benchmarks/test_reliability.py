@@ -83,7 +83,8 @@ def test_what_is_recorded_is_not_replaced_by_less(capsys):
 
 
 def test_a_part_that_dies_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(command.subprocess, "run", lambda call, check: argparse.Namespace(returncode=-9))
+    died = argparse.Namespace(returncode=-9)
+    monkeypatch.setattr(command, "subprocess", argparse.Namespace(run=lambda call, check: died))
     assert command.main(["--part", "fuzz", "weights", "--out", str(tmp_path / "found.json")]) == 1
 
 
