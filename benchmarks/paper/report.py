@@ -8,6 +8,7 @@ with ``--eval-every``, prints the tables and, for the results of this repository
 """
 
 import argparse
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,12 +57,12 @@ def table_markdown(number: str, rows: Sequence[Row]) -> str:
     sizes = any(cell.paper_parameters for cell in table.cells)
     header = ["", *(["parameters, paper", "ours"] if sizes else [])]
     header += [text for name in columns for text in (f"{name}, paper", "ours")]
-    title = f"**Table {number}: {table.title}.** Test error, %; {caption(f'--table {number}', rows)}"
+    shown = [name for name in table.rows() if any(key[0] == name for key in found)]
+    which = f"--table {number}" + (f" --rows {shlex.join(shown)}" if shown != list(table.rows()) else "")
+    title = f"**Table {number}: {table.title}.** Test error, %; {caption(which, rows)}"
     body = []
-    for row in table.rows():
+    for row in shown:
         cells = [found.get((row, name)) for name in columns]
-        if not any(cell is not None for cell in cells):
-            continue
         texts = [row]
         if sizes:
             first = next(cell for cell in cells if cell is not None)
