@@ -48,6 +48,7 @@ def _metadata(model: nn.Module, config: Dict[str, Any], labels: Optional[Sequenc
 def _step(what: str, progress: Progress) -> Iterator[None]:
     """Say what is done; exporters and runtimes fail in many ways, which become a `RuntimeError`."""
     progress(what)
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # of dynamic sizes and of quantising, for their developers
     try:
         yield
@@ -57,7 +58,7 @@ def _step(what: str, progress: Progress) -> Iterator[None]:
         reason = " ".join(str(error).split())[:300]
         raise RuntimeError(f"{what} failed ({type(error).__name__}: {reason}).") from error
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _exported(model: nn.Module, images: torch.Tensor, dynamic: bool) -> torch.export.ExportedProgram:
