@@ -4,6 +4,7 @@ The wheel: every file of timm_resattn/, weights and py.typed too. The source dis
 files at the top that pyproject.toml and the README refer to.
 """
 
+import json
 import sys
 import tarfile
 from pathlib import Path
@@ -23,16 +24,20 @@ def files_in(folder: str) -> set[str]:
 
 def problems(path: Path) -> list[str]:
     wanted = files_in("timm_resattn")
+    manifest = json.loads((ROOT / "timm_resattn/weights/manifest.json").read_text())
+    wanted |= {"timm_resattn/py.typed", *(f"timm_resattn/weights/{name}" for name in manifest)}
     if path.suffix == ".whl":
-        packaged = {name for name in ZipFile(path).namelist() if ".dist-info/" not in name}
+        names = ZipFile(path).namelist()
+        packaged = {name for name in names if ".dist-info/" not in name}
+        about = {name.partition(".dist-info/")[2] for name in names}
+        wanted |= {"licenses/LICENSE", "licenses/NOTICE", "entry_points.txt"}
+        packaged |= about & {"licenses/LICENSE", "licenses/NOTICE", "entry_points.txt"}
     else:
         with tarfile.open(path) as archive:
             packaged = {member.name.partition("/")[2] for member in archive if member.isfile()}
         wanted |= files_in("tests") | TOP
     found = [f"not in {path.name}: {name}" for name in sorted(wanted - packaged)]
     found += [f"only in {path.name}: {name}" for name in sorted(packaged - wanted)]
-    if "timm_resattn/py.typed" not in wanted:
-        found.append("timm_resattn/py.typed is missing")
     return found
 
 

@@ -8,6 +8,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # for benchmarks/
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+import timm
 import torch
 
 torch.set_num_threads(1)  # small networks: threads cost more than they bring
@@ -15,4 +16,4 @@ torch.set_num_threads(1)  # small networks: threads cost more than they bring
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.manual_seed(0)
+    timm.utils.random_seed(0)  # also NumPy's, by which timm's Mixup draws, and Python's

@@ -10,7 +10,8 @@ import timm
 from PIL import Image
 
 import timm_resattn  # noqa: F401
-from timm_resattn.app import build_app, look, mask_channels
+from timm_resattn.app import look, mask_channels
+from timm_resattn.cli import main
 from timm_resattn.visualize import capture_masks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -60,10 +61,10 @@ def test_a_look_at_nothing_is_one_sentence(model, picture, arguments, message):
         look(model, **{"path": picture, **arguments})
 
 
-def test_without_the_extra_it_is_said(model, monkeypatch):
+def test_without_the_extra_it_is_said(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(ImportError):
-        build_app({"resattn56_cifar": model})
+    assert main(["app", "--model", "resattn56_cifar"]) == 2
+    assert 'pip install "timm-resattn[app]" brings it' in capsys.readouterr().err
 
 
 @pytest.fixture

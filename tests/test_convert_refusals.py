@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from converting import SMALL_ARGS, assert_nothing_written, run, save_small
-from pytorchcv.model_provider import get_model
 
 from timm_resattn.checkpoints import read_file
 from timm_resattn.convert import convert
@@ -196,13 +195,6 @@ def test_damaged_weights_are_refused_by_name(tmp_path, capsys, source, spoil, me
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
     assert_nothing_written(tmp_path, source.name)
-
-
-def test_pytorchcvs_weights_need_its_topology(tmp_path, capsys):
-    torch.save(get_model("resattnet56").state_dict(), tmp_path / "source.pth")
-    code, _, err = run(capsys, tmp_path / "source.pth", tmp_path / "out", "--model", "resattn56")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "resattn56_dskip" in err
 
 
 def test_loops_of_links(tmp_path, capsys, source):

@@ -129,4 +129,5 @@ def test_optimised_for_inference(compile, dtype):
             expected = [model(x.roll(shift, dims=-1)) for shift in range(4)]
         error = max(relative_error(a.float(), b) for a, b in zip(found, expected, strict=True))
         assert error < (0.1 if dtype == torch.bfloat16 else 1e-2), batch
+    assert bool(fast.programs) == compile
     assert all(program is not fast.model for program in fast.programs.values()), "it was not compiled"

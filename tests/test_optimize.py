@@ -47,6 +47,13 @@ def test_optimised_network_in_bfloat16():
     assert relative_error(logits.float(), model(noise(*ODD)).detach()) < 5e-2
 
 
+def test_optimised_network_in_float16():
+    model = fine_tuned()
+    logits = optimize_for_inference(model, torch.float16, compile=False)(noise(*ODD))
+    assert logits.dtype == torch.float16
+    assert relative_error(logits.float(), model(noise(*ODD)).detach()) < 1e-2
+
+
 @pytest.mark.parametrize("feature_cls", ["list", "hook", "fx", "getter", "dict"])
 @pytest.mark.parametrize("name", ["resattn56", "resattnext56_32x4d", "resattn_inception56", "resattn56_dskip"])
 def test_features_are_the_features(name, feature_cls):
@@ -140,11 +147,15 @@ def test_a_gpus_compiler_takes_any_number_of_sizes(monkeypatch):
     monkeypatch.setattr("torch.compile", lambda model, fullgraph, dynamic, **_: compile(
         model, fullgraph=fullgraph, dynamic=dynamic, backend="eager"
     ))  # fmt: skip
+    torch.compiler.reset()
     fast = optimize_for_inference(tiny(depths=(1, 0)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for size in (*range(20, 30), 20):
             fast(noise(1, 3, size, 24))
+        with torch.inference_mode():  # compiles once more
+            fast(noise(1, 3, 20, 24))
+    torch.compiler.reset()
     assert len(fast.programs) == 10
 
 

@@ -10,7 +10,6 @@ from packaging.version import parse
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.models import load_state_dict
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
-from timm.utils import ModelEmaV3
 
 UNIT_TYPES = {
     "preact": dict(),
@@ -181,19 +180,9 @@ def test_sync_batch_norm_and_freezing(unit_args):
     count = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
     synced = convert_sync_batchnorm(copy.deepcopy(model))
     assert sum(isinstance(m, torch.nn.SyncBatchNorm) for m in synced.modules()) == count
-    assert all(a is not None for a in synced.state_dict())
     assert synced.state_dict().keys() == model.state_dict().keys()
     frozen = freeze_batch_norm_2d(copy.deepcopy(model)).train()
     assert torch.allclose(frozen(x), expected, atol=1e-5)
-
-
-def test_model_ema_follows():
-    model = tiny()
-    ema = ModelEmaV3(model, decay=0.5)
-    torch.nn.init.zeros_(model.head.fc.weight)
-    before = ema.module.head.fc.weight.clone()
-    ema.update(model)
-    assert torch.allclose(ema.module.head.fc.weight, before / 2)
 
 
 def test_torchscript(unit_args):
@@ -243,8 +232,8 @@ def test_compiled_training_step(checkpointing):
         net(x).square().sum().backward()
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(p.grad, q.grad, rtol=1e-3, atol=1e-4 * p.grad.abs().max().item() + 1e-6)
-    if checkpointing and parse(torch.__version__) < parse("2.15"):
-        return  # torch 2.5 counts a recomputed batch twice in compiled code, 2.15 does not
+    if checkpointing and parse(torch.__version__) < parse("2.14"):
+        return  # torch 2.5 counts a recomputed batch twice in compiled code, 2.14 does not
     for (name, a), b in zip(model.named_buffers(), twin.buffers(), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-6), name
 
@@ -256,7 +245,7 @@ def test_export_with_dynamic_shapes(unit_args):
     try:
         exported = torch.export.export(model, (torch.randn(3, 3, 24, 32),), dynamic_shapes=shapes)
     except torch._dynamo.exc.UserError as error:
-        if parse(torch.__version__) >= parse("2.15") or "Ne(Mod(" not in str(error):
+        if parse(torch.__version__) >= parse("2.14") or "Ne(Mod(" not in str(error):
             raise
         pytest.skip(f"torch {torch.__version__} exports even and odd sizes of an interpolated map apart")
     for shape in ((2, 3, 17, 40), (4, 3, 32, 9)):

@@ -80,6 +80,7 @@ def test_capture_under_gradient_checkpointing(checkpointing, training):
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="this torch compiles within the block too")
 @pytest.mark.parametrize("in_place", [False, True])
 def test_capture_after_compiling(in_place):
+    torch.compiler.reset()
     model = tiny().eval()
     x = torch.rand(2, 3, 16, 16)
     if in_place:
@@ -105,20 +106,35 @@ def test_threads_record_their_own():
     stop = threading.Event()
 
     def run():
+        runs = 0
         with torch.no_grad():
-            while not stop.is_set():
+            while not (stop.is_set() and runs):
                 model(torch.rand(1, 3, 16, 16))
+                runs += 1
+        return runs
 
     with ThreadPoolExecutor(5) as pool:
-        pool.submit(run)
+        others = pool.submit(run)
         try:
             found = list(pool.map(lambda i: record_attention(model, images[i % 4]), range(40)))
         finally:
             stop.set()
+        assert others.result() > 0
     for i, record in enumerate(found):
         for name in NAMES:
             assert torch.allclose(record.masks[name], wanted[i % 4].masks[name], atol=1e-6)
             assert torch.allclose(record.gradients[name], wanted[i % 4].gradients[name], atol=1e-6)
+    if hasattr(torch.compiler, "set_stance"):
+        assert torch._dynamo.eval_frame._stance.stance == "default"
+
+
+def test_a_worker_may_record_within_anothers_block():
+    model = tiny().eval()
+    x = torch.rand(1, 3, 16, 16)
+    with ThreadPoolExecutor(1) as pool, capture_masks(model) as masks:
+        record = pool.submit(record_attention, tiny().eval(), x).result(60)
+        pool.submit(model, x).result(60)
+    assert list(record.masks) == list(masks) == NAMES
     if hasattr(torch.compiler, "set_stance"):
         assert torch._dynamo.eval_frame._stance.stance == "default"
 
@@ -411,3 +427,10 @@ def test_every_attention_module_of_the_family_is_found():
     assert [tuple(m.shape[1:]) for m in masks.values()] == [
         (256, 56, 56), (512, 28, 28), (512, 28, 28), (1024, 14, 14), (1024, 14, 14), (1024, 14, 14)
     ]  # fmt: skip
+
+
+def test_a_channel_that_a_module_lacks():
+    pytest.importorskip("matplotlib")
+    record = record_attention(tiny().eval(), torch.rand(1, 3, 16, 16))
+    with pytest.raises(IndexError):
+        plot_attention(torch.rand(1, 3, 16, 16), record, [16])

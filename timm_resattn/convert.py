@@ -40,7 +40,7 @@ def convert(
 ) -> Path:
     """Write a checkpoint as a folder for timm and the hub.
 
-    The folder is built beside its place, or within if it is there and empty, read back, through safetensors and
+    The folder is built beside its place, or within if it is there and mounted, read back, through safetensors and
     through ``timm.create_model``, and compared bit for bit; only then it is moved there. Nothing in ``source`` is
     run. Weights are written in single precision.
 
@@ -79,7 +79,8 @@ def convert(
         found = source_kind(tensors)
         if kind not in ("auto", found):
             raise ValueError(f"It is not {SOURCES[kind]} but, by its names, {SOURCES[found]}.")
-        classes = num_classes_of(tensors)
+        classes, in_chans = num_classes_of(tensors), in_chans_of(tensors)
+        trained_kwargs, overlay = trained_with(checkpoint, found, model_name, in_chans, transplant=kind == "donor")
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     if num_classes not in (None, 0, classes):
@@ -87,8 +88,6 @@ def convert(
     classes = classes if num_classes is None else num_classes
     if label_names is not None and len(label_names) != classes:
         raise ValueError(f"there are {len(label_names)} label names for {classes} classes.")
-    in_chans = in_chans_of(tensors)
-    trained_kwargs, overlay = trained_with(checkpoint, found, model_name, in_chans)
     overlay["num_classes"] = classes
     kwargs = {**trained_kwargs, **(model_kwargs or {})}
     model = _build(model_name, overlay, dict(kwargs, num_classes=classes, in_chans=in_chans))
@@ -96,7 +95,9 @@ def convert(
     labels = {} if label_names is None else {"label_names": list(label_names)}
 
     try:
-        nearest = next(folder for folder in (out_dir, *out_dir.parents) if folder.exists())
+        nearest = next(folder for folder in out_dir.parents if folder.exists())
+        if out_dir.exists() and not (os.access(nearest, os.W_OK) and out_dir.stat().st_dev == nearest.stat().st_dev):
+            nearest = out_dir  # a mounted folder, for example
         with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=nearest) as scratch:
             folder = Path(scratch, out_dir.name)
             save_for_hf(
@@ -113,7 +114,7 @@ def convert(
             (folder / "model.safetensors").chmod((folder / "README.md").stat().st_mode & 0o777)
             _compare(model, folder)
             out_dir.parent.mkdir(parents=True, exist_ok=True)
-            if nearest == out_dir:  # it was there, perhaps mounted, or the working folder
+            if out_dir.exists():  # and stays the same folder
                 for path in sorted(folder.iterdir()):  # the weights last
                     path.rename(out_dir / path.name)
             else:

@@ -19,11 +19,12 @@ def check_target(path: Union[str, "os.PathLike[str]"], suffixes: Sequence[str] =
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"{what}'s suffix must be one of {', '.join(suffixes)}; got {str(path)!r}.")
-    if not path.parent.is_dir():
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
         raise ValueError(f"the folder of {str(path)!r} does not exist.")
     if path.exists() and not path.is_file():
         raise ValueError(f"{str(path)!r} is {'a folder' if path.is_dir() else 'no file'}.")
-    if not os.access(path.parent, os.W_OK):
+    if not os.access(folder, os.W_OK):
         raise ValueError(f"the folder of {str(path)!r} cannot be written to.")
     return path
 

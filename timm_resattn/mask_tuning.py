@@ -12,7 +12,7 @@ With timm's scripts: ``timm-resattn run --train-only masks train.py --model resa
 
 import re
 import sys
-from typing import Any, Iterator, List, TypeVar
+from typing import Any, Iterator, TypeVar, cast
 
 import timm
 from torch import nn
@@ -44,9 +44,9 @@ def _trunk(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _network(model: nn.Module) -> ResAttn:
-    if not isinstance(model, ResAttn) or type(model) not in (ResAttn, _MasksOnly):  # its class will be another
+    if type(model) not in (ResAttn, _MasksOnly):  # of another class nothing would be left
         raise ValueError(f"{type(model).__name__} is not a network of this package, and has no masks to train.")
-    return model
+    return cast(ResAttn, model)
 
 
 def train_masks_only(model: nn.Module) -> ResAttn:
@@ -85,16 +85,17 @@ def train_masks_only_in_scripts() -> None:
     distillation, are left alone.
     """
     create = timm.create_model
-    frozen: List[str] = []
+    first = True
 
     def create_and_freeze(*args: Any, **kwargs: Any) -> nn.Module:
+        nonlocal first
         model = create(*args, **kwargs)
         try:
             train_masks_only(model)
-            frozen.append(type(model).__name__)
         except ValueError as error:
-            if not frozen:
+            if first:
                 sys.exit(f"timm-resattn run: --train-only masks: {error}")
+        first = False
         return model
 
     timm.create_model = timm.models.create_model = create_and_freeze

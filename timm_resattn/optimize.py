@@ -54,18 +54,23 @@ def _compile_for_cpu(model: nn.Module, x: torch.Tensor, any_batch: bool) -> Prog
         return torch._inductor.aoti_load_package(path)
 
 
-def _compile_for_gpu(model: nn.Module, x: torch.Tensor, any_batch: bool) -> Program:
-    """torch.compile's program, autotuned, in CUDA graphs; compiles when it is first run."""
-    options: Any = {"max_autotune": True, "triton.cudagraphs": not any_batch}
-    program = torch.compile(model, fullgraph=True, dynamic=any_batch, options=options)
-    return lambda x: tree_map(torch.clone, program(x))  # a graph writes each result over the one before
-
-
 def _without_recompile_limit() -> ContextManager[Any]:
     """Within, torch.compile takes the same network for as many image sizes as there are, and not for eight."""
     config: Any = torch._dynamo.config
     name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # the latter torch 2.5's
     return config.patch({name: sys.maxsize, f"accumulated_{name}": sys.maxsize})
+
+
+def _compile_for_gpu(model: nn.Module, x: torch.Tensor, any_batch: bool) -> Program:
+    """torch.compile's program, autotuned, in CUDA graphs; compiles when it is first run."""
+    options: Any = {"max_autotune": True, "triton.cudagraphs": not any_batch}
+    program = torch.compile(model, fullgraph=True, dynamic=any_batch, options=options)
+
+    def run(x: torch.Tensor) -> Any:
+        with _without_recompile_limit():
+            return tree_map(torch.clone, program(x))  # a graph writes each result over the one before
+
+    return run
 
 
 class OptimizedModel(nn.Module):
@@ -115,9 +120,8 @@ class OptimizedModel(nn.Module):
         any_batch = len(x) > 1 and any(seen[0] > 1 and seen[2:] == size for seen in self.programs if len(seen) == 4)
         compiler = _compile_for_cpu if weight.device.type == "cpu" else _compile_for_gpu
         try:
-            with _without_recompile_limit():
-                program = compiler(self.model, x, any_batch)
-                result = program(x)
+            program = compiler(self.model, x, any_batch)
+            result = program(x)
         except (ValueError, torch.OutOfMemoryError):  # the input's fault
             raise
         except Exception as error:  # compilers fail in many ways
@@ -138,8 +142,9 @@ def optimize_for_inference(
 
     Norms are folded and memory is laid out channels_last. With ``compile`` the network is compiled at the first
     image: once for every image size, and once more when its batch size first changes. On a CPU AOTInductor does it,
-    with frozen weights, which each program holds once more; on a GPU torch.compile, autotuned, in CUDA graphs. What
-    can't be compiled runs without, with a warning. On a CPU `retain_freed_memory` makes all of it faster still.
+    with frozen weights, which each program holds once more: those that are loaded into the copy have it compiled anew,
+    other changes of its parameters go unseen. On a GPU torch.compile does it, autotuned, in CUDA graphs. What can't be
+    compiled runs without, with a warning. On a CPU `retain_freed_memory` makes all of it faster still.
 
     Args:
         model: A network of this package, from ``timm.create_model``, with or without ``features_only``; it is left

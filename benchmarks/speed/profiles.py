@@ -59,7 +59,8 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def operators(call: Callable[[], object], device: str = "cpu") -> list[dict[str, Any]]:
     """Operators of one call by falling time of their own: kind, shapes of inputs, calls, milliseconds, share.
 
-    What takes less than `LEAST_SHARE` of the time is summed up in the last row.
+    What takes less than `LEAST_SHARE` of the time is summed up in the last row. On a GPU the time is that of the
+    kernels that an operator launches; a CUDA graph is one operator.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     for _ in range(2):
@@ -79,7 +80,7 @@ def operators(call: Callable[[], object], device: str = "cpu") -> list[dict[str,
         )
     total = sum(row["ms"] for row in rows)
     for row in rows:
-        row["share"] = row["ms"] / total
+        row["share"] = row["ms"] / total if total else 0.0
         row["kind"] = kind_of(row["operator"], row["shapes"])
     rows.sort(key=lambda row: -row["ms"])
     shown = [row for row in rows if row["share"] >= LEAST_SHARE]

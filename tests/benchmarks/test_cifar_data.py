@@ -155,6 +155,7 @@ def test_label_noise_at_its_ends_and_beyond():
             cifar_data.add_label_noise(labels, noise, 10, 0)
 
 
+@settings(deadline=None)
 @given(count=st.integers(1, 200), share=st.floats(0, 1, exclude_max=True))
 def test_validation_split_is_a_partition(count, share):
     val_images = int(share * count)

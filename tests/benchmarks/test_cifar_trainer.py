@@ -85,6 +85,7 @@ def test_stopwatch_sums_what_is_inside(monkeypatch):
     assert watch.seconds() == pytest.approx(2.5)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("mixup", [0.0, 0.3])
 def test_an_update_never_waits_for_the_gpu(data, mixup):

@@ -1,6 +1,7 @@
 """What the benchmarks share: files that are whole or not there, tables, blocks of pages, records of clean commits."""
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -91,8 +92,20 @@ def test_only_a_clean_commit_is_recorded(tmp_path, monkeypatch, revision):
 
 def test_changes_of_code_are_seen_and_of_results_are_not(tmp_path, monkeypatch):
     def git(*arguments):
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+        own = [
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@b",
+            "-c",
+            "commit.gpgsign=false",
+            "-c",
+            "core.hooksPath=/dev/null",
+        ]
+        subprocess.run(["git", *own, *arguments], cwd=tmp_path, check=True)
 
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # as a hook has them, of another repository
+        monkeypatch.delenv(name)
     for folder in ("timm_resattn", "benchmarks/cifar/recipes", "benchmarks/results"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "x").touch()

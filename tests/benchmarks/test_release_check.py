@@ -9,10 +9,9 @@ import torch
 from safetensors.torch import save_file
 from timm.models import PretrainedCfg
 
+from benchmarks.release import check
+from benchmarks.release.check import check_weights
 from timm_resattn.shipped import read_manifest
-
-check = pytest.importorskip("benchmarks.release.check")
-check_weights = check.check_weights
 
 NAME = "resattn56_cifar.made_up"
 FILE = f"{NAME}.safetensors"

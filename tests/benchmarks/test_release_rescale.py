@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import images, lived_in, tiny
 
-rescale = pytest.importorskip("benchmarks.release.rescale").rescale
+from benchmarks.release.rescale import rescale
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.037, 300.0])

@@ -82,7 +82,7 @@ def test_what_is_recorded_is_not_replaced_by_less(capsys):
     assert "give --data-dir DIR" in capsys.readouterr().err
 
 
-def test_a_part_that_dies_is_told(tmp_path, monkeypatch):
+def test_a_part_that_dies_is_a_failure(tmp_path, monkeypatch):
     died = argparse.Namespace(returncode=-9)
     monkeypatch.setattr(command, "subprocess", argparse.Namespace(run=lambda call, check: died))
     assert command.main(["--part", "fuzz", "weights", "--out", str(tmp_path / "found.json")]) == 1

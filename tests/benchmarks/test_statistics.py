@@ -1,7 +1,7 @@
 """What errors of several seeds tell."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student_t
 
@@ -10,6 +10,7 @@ from benchmarks.common.statistics import paired_difference
 errors = st.lists(st.floats(0, 100), min_size=2, max_size=8)
 
 
+@settings(deadline=None)
 @given(better=errors, worse=errors)
 def test_a_difference_has_a_sign_only_if_its_interval_does(better, worse):
     first, second = ({str(seed): error for seed, error in enumerate(values)} for values in (better, worse))

@@ -369,3 +369,12 @@ def test_statistics_stay_consistent_while_training(preact_donor):
 
 
 # --- refusals -----------------------------------------------------------------------------------------------
+
+
+def test_torchvisions_resnet():
+    from torchvision.models import resnet50
+
+    donor = lived_in(resnet50(num_classes=5), batch=4)
+    model = timm.create_model("resattn50_postact", num_classes=5).eval()
+    model.load_state_dict(transplant_trunk(donor.state_dict(), model))
+    assert error(model, donor, 64) < 1e-4

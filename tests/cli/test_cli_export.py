@@ -61,8 +61,9 @@ def test_export_in_int8_names_what_it_cant_read(folder, capsys):
         (["--checkpoint", "no_such_file.pth"], "no_such_file.pth is not there"),
         (["--num-classes", "7"], "size mismatch for head.fc.weight"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
-        (["--img-size", "1"], "at least"),
-        (["--img-size", "-3"], ""),
+        (["--img-size", "1"], "Input image too small"),
+        (["--img-size", "0"], "--img-size must be at least 1; got 0."),
+        (["--img-size", "-3"], "--img-size must be at least 1; got -3."),
         (["--int8"], "--int8 and --calibrate DIR go together"),
         (["--calibrate", "photos"], "--int8 and --calibrate DIR go together"),
         (["--int8", "--calibrate", "photos"], "only an .onnx file can be int8"),
@@ -120,7 +121,25 @@ def test_a_full_disk(folder, capsys, monkeypatch):
 
 
 def test_a_folder_that_can_not_be_written(folder, capsys, monkeypatch):
-    refuse(words(out="/proc/network.pt2"), "/proc", folder, capsys)
+    monkeypatch.setattr("timm_resattn.files.os.access", lambda path, mode: False)  # to root each folder can
+    refuse(words(), "the folder of 'network.pt2' cannot be written to", folder, capsys)
+
+
+def test_options_reach_the_export(folder, monkeypatch):
+    given = {}
+
+    def export(model, path, **options):
+        given.update(options, path=path)
+        (folder / path).touch()
+        return 0.0
+
+    monkeypatch.setattr("timm_resattn.cli.export.export", export)
+    options = ["--dynamic", "--batch-size", "3", "--img-size", "40", "--compile"]
+    assert main(["export", "resattn56_cifar", "network.pt2", *options]) == 0
+    assert given.pop("labels") == list(timm.get_pretrained_cfg_value("resattn56_cifar", "label_names"))
+    assert callable(given.pop("progress"))
+    wanted = dict(path="network.pt2", dynamic=True, batch_size=3, img_size=40, compile=True, pictures=None)
+    assert given == wanted
 
 
 def test_whatever_an_exporter_raises_is_one_sentence(folder, capsys, monkeypatch):

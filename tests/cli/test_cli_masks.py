@@ -68,12 +68,12 @@ def test_masks_draws_over_images(checkpoint, tmp_path, capsys):
         (["--checkpoint", __file__], "is no file of torch.save"),
         (["--num-classes", "7"], "size mismatch for head.fc.weight"),
         (["--model-kwargs", *TINY_KWARGS, "mask_type=none"], "weights.pth: The checkpoint does not fit the model"),
-        (["--img-size", "1"], "at least"),
+        (["--img-size", "1"], "Input image too small"),
         (["--reduce", "median"], "how must be one of 'mean'"),
         (["--reduce", "channel:16", "--reduce", "mean"], "k of channel:<k> must be 0 to 15"),
         (["--out", "no_such_folder/masks.png"], "does not exist"),
         (["--out", "masks.xyz"], "suffix must be one of"),
-        (["--img-size", "-3"], ""),
+        (["--img-size", "-3"], "--img-size must be at least 1; got -3."),
     ],
 )
 def test_masks_reports_one_sentence_and_writes_nothing(extra, message, checkpoint, tmp_path, capsys, monkeypatch):

@@ -37,7 +37,9 @@ def expected(path, model="resattn56_cifar"):
         return network(transform(Image.open(path).convert("RGB"))[None]).softmax(1)[0]
 
 
-def test_pictures_and_folders(album, capsys):
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_pictures_and_folders(batch_size, album, capsys, monkeypatch):
+    monkeypatch.setattr("timm_resattn.cli.predict.BATCH_SIZE", batch_size)
     assert main(["predict", str(album), str(album / "a.png"), "--model", "resattn56_cifar", "--topk", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     paths = [album / name for name in ("a.png", "deep/b.jpg", "deep/deeper/c.tif", "a.png")]
@@ -56,9 +58,8 @@ def test_json_lines_into_a_file_and_a_broken_picture(album, tmp_path, capsys):
     assert main(["predict", str(broken), str(album), "no_such.png", *options]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert [line for line in printed.err.splitlines() if line.startswith("timm-resattn")] == [
-        line for line in printed.err.splitlines() if "broken.png cannot be read" in line or "no_such.png is not" in line
-    ]
+    told = [line for line in printed.err.splitlines() if line.startswith("timm-resattn predict: ")]
+    assert len(told) == 2 and "broken.png cannot be read" in told[0] and "no_such.png is not there" in told[1]
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == 3 and rows[0]["path"] == str(album / "a.png")
     probabilities = expected(album / "a.png")
@@ -143,6 +144,7 @@ def test_imagenet_has_timms_names():
         (["a.png", "--model", "local-dir:nowhere"], "could not create local-dir:nowhere"),
         (["a.png", "--model", "resattn56"], "could not create resattn56: "),
         (["a.png", "--no-pretrained"], "random weights predict nothing"),
+        (["a.png", "--img-size", "0"], "--img-size must be at least 1; got 0."),
         (["a.png", "--num-classes", "5"], "a classifier of 5 classes is random"),
         (["a.png", "--out", "PIPE"], "is no file"),
         (["a.png", "--checkpoint", "nowhere.pth"], "nowhere.pth is not there"),

@@ -4,10 +4,10 @@ timm's train.py stores its arguments beside the weights: those of the model and 
 """
 
 import argparse
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from timm.data import resolve_data_config
-from timm.models import get_pretrained_cfg, is_model
+from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, list_models
 
 from .place import StateDict
 
@@ -42,40 +42,49 @@ def num_classes_of(tensors: StateDict) -> int:
 
 
 def trained_with(
-    checkpoint: Mapping[str, Any], kind: str, model_name: str, in_chans: int
+    checkpoint: Mapping[str, Any], kind: str, model_name: str, in_chans: int, transplant: bool = False
 ) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """Arguments of the model and a pretrained cfg for it, by the checkpoint where it tells them.
 
     Args:
         checkpoint: The file's content.
         kind: Of its weights, one of `timm_resattn.checkpoints.adapt.SOURCES`.
-        model_name: The model that they are for.
+        model_name: The model that they are for, with the tag whose images' configuration holds, if with any.
         in_chans: Their input channels.
+        transplant: Take the checkpoint for a donor even if it is of this family: of a bare trunk, without masks.
 
     Raises:
         ValueError: It is of another model, or its arguments make no sense.
     """
     args = checkpoint.get("args")
     args = vars(args) if isinstance(args, argparse.Namespace) else {}
-    trained = str(args.get("model", model_name)).partition(".")[0]
-    if kind == "timm" and trained != model_name and is_model(trained):
-        raise ValueError(f"the checkpoint is one of {trained}, not of {model_name}.")
-    try:
-        return _of_args(args, kind, trained if is_model(trained) else model_name, in_chans)
-    except (AssertionError, TypeError) as error:
-        raise ValueError(f"the checkpoint holds training arguments that make no sense ({error}).") from error
-
-
-def _of_args(args: Dict[str, Any], kind: str, cfg_name: str, in_chans: int) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    trained = str(args.get("model", model_name))
+    architecture, wanted = trained.partition(".")[0], model_name.partition(".")[0]
+    own = kind == "timm" or (kind == "donor" and not transplant and architecture in list_models(module="resattn"))
+    if own and is_model(architecture) and "model" in args and architecture != wanted:
+        raise ValueError(f"the checkpoint is one of {architecture}, not of {wanted}.")
     kwargs: Dict[str, Any] = {"pool_mode": "ceil"} if kind == "caffe-npz" else {}
-    if kind == "timm":
-        kwargs.update(args.get("model_kwargs") or {})
-        if args.get("gp"):
-            kwargs["global_pool"] = args["gp"]
+    try:
+        if own:
+            kwargs.update(args.get("model_kwargs") or {})
+            if args.get("gp"):
+                kwargs["global_pool"] = args["gp"]
+        cfg = _registered_cfg(trained) or _registered_cfg(architecture) or _registered_cfg(model_name)
+        assert cfg is not None
+        return kwargs, _overlay(cfg, args, in_chans)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f"the training arguments in it make no sense ({error}).") from error
 
-    cfg = get_pretrained_cfg(cfg_name)
-    assert cfg is not None
-    # nothing that is known of the registered weights holds for these
+
+def _registered_cfg(name: str) -> Optional[PretrainedCfg]:
+    try:
+        return get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag
+        return None
+
+
+def _overlay(cfg: PretrainedCfg, args: Dict[str, Any], in_chans: int) -> Dict[str, Any]:
+    """The cfg of weights that nothing is known of but what they were trained with."""
     unknown = dict.fromkeys(("url", "file", "hf_hub_id", "tag", "license", "description", "origin_url"))
     overlay: Dict[str, Any] = dict(unknown, label_names=None, label_descriptions=None)
     overlay.update(test_input_size=cfg.test_input_size, test_crop_pct=cfg.test_crop_pct)
@@ -91,4 +100,4 @@ def _of_args(args: Dict[str, Any], kind: str, cfg_name: str, in_chans: int) -> T
         values = overlay[key]
         if len(values) != in_chans:
             overlay[key] = (sum(values) / len(values),) * in_chans
-    return kwargs, overlay
+    return overlay

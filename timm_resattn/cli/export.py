@@ -11,7 +11,7 @@ from timm.data import resolve_model_data_config
 from ..export import SUFFIXES, export
 from ..files import check_target
 from ..labels import class_names
-from .options import add_weight_options, load_model
+from .options import add_weight_options, check_positive, load_model
 from .reading import Pictures
 
 __all__ = ["add_command"]
@@ -44,8 +44,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ValueError("random weights are of no use; give --checkpoint FILE or published weights.")
     if args.int8 != bool(args.calibrate):
         raise ValueError("--int8 and --calibrate DIR go together.")
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1; got {args.batch_size}.")
+    check_positive("--batch-size", args.batch_size)
+    check_positive("--img-size", args.img_size)
     check_target(args.out, SUFFIXES)
     if args.calibrate and not Path(args.calibrate).is_dir():
         raise ValueError(f"there is no folder {args.calibrate!r} to calibrate with.")

@@ -8,7 +8,7 @@ from timm.data import resolve_model_data_config
 
 from ..labels import class_names
 from ..visualize import REDUCTIONS, check_picture_path, plot_attention, plot_masks, record_attention
-from .options import load_model
+from .options import check_positive, load_model
 from .reading import Pictures, add_picture_options
 
 __all__ = ["add_command"]
@@ -50,6 +50,7 @@ def add_command(commands: Any) -> None:
 def _masks(args: argparse.Namespace) -> int:
     if not args.checkpoint and not args.pretrained:
         raise ValueError("the masks of random weights mean nothing; give --checkpoint FILE or published weights.")
+    check_positive("--img-size", args.img_size)
     check_picture_path(args.out)
     model = load_model(args)
     names = class_names(model)

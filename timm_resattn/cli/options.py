@@ -1,7 +1,7 @@
 """The options that choose a model, shared by several commands."""
 
 import argparse
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 import timm
 from timm.utils import ParseKwargs
@@ -10,7 +10,13 @@ from ..checkpoints import load_weights, read_file, unwrap
 from ..checkpoints.adapt import source_kind
 from ..checkpoints.training_args import in_chans_of, num_classes_of, trained_with
 
-__all__ = ["KeyValues", "add_model_kwargs", "add_model_options", "add_weight_options", "load_model"]
+__all__ = ["KeyValues", "add_model_kwargs", "add_model_options", "add_weight_options", "check_positive", "load_model"]
+
+
+def check_positive(option: str, value: Optional[int]) -> None:
+    """Raise a `ValueError` where an option's number, if it was given, is less than 1."""
+    if value is not None and value < 1:
+        raise ValueError(f"{option} must be at least 1; got {value}.")
 
 
 class KeyValues(ParseKwargs):
@@ -65,7 +71,7 @@ def load_model(args: argparse.Namespace) -> Any:
         checkpoint = read_file(args.checkpoint)
         if timm.is_model(args.model):
             try:
-                told = _told_by(checkpoint, args.model.partition(".")[0])
+                told = _told_by(checkpoint, args.model)
             except ValueError as error:
                 raise ValueError(f"{args.checkpoint}: {error}") from error
     kwargs = {**told, **args.model_kwargs}

@@ -12,7 +12,7 @@ from timm.data import resolve_model_data_config
 
 from ..files import check_target, written_whole
 from ..labels import class_names
-from .options import load_model
+from .options import check_positive, load_model
 from .reading import Pictures, add_picture_options
 
 __all__ = ["add_command"]
@@ -33,6 +33,7 @@ def add_command(commands: Any) -> None:
 def _predict(args: argparse.Namespace) -> int:
     if not args.checkpoint and not args.pretrained:
         raise ValueError("random weights predict nothing; give --checkpoint FILE or published weights.")
+    check_positive("--img-size", args.img_size)
     target = check_target(args.out) if args.out else None
     model = load_model(args)
     classes: int = model.num_classes

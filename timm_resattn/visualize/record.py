@@ -1,7 +1,7 @@
 """Recording what the Attention Modules of a network do in a forward pass."""
 
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, Optional
 
@@ -13,8 +13,28 @@ from ..attention import AttentionModule
 __all__ = ["AttentionRecord", "capture_masks", "record_attention"]
 
 Keep = Callable[[str, str, torch.Tensor], None]
-# hooks and torch's stance are of all threads: one records at a time, and only what it computes itself
-_LOCK = threading.RLock()
+# torch's stance is of all threads: the first that records sets it, the last one takes it back
+_LOCK = threading.Lock()
+_STANCE = ExitStack()
+_recording = 0
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Within, code that is compiled already runs as it is written: it knows nothing of new hooks."""
+    global _recording
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    with _LOCK:
+        if _recording == 0 and set_stance is not None:
+            _STANCE.enter_context(set_stance("force_eager"))
+        _recording += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _recording -= 1
+            if _recording == 0:
+                _STANCE.close()
 
 
 @contextmanager
@@ -27,31 +47,22 @@ def _hooked(model: nn.Module, keep: Keep) -> Iterator[None]:
             "this package have unless they are scripted, traced or built with mask_type='none'."
         )
 
-    thread = threading.get_ident()
-
-    def keep_own(name: str, part: str, tensor: torch.Tensor) -> None:
-        if threading.get_ident() == thread:
-            keep(name, part, tensor)
-
     def hooks(name: str, module: AttentionModule) -> Iterator[Any]:
         def after(part: str) -> Any:
-            return lambda _, args, output: keep_own(name, part, output)
+            return lambda _, args, output: keep(name, part, output)
 
         yield module.trunk.register_forward_hook(after("trunk"))
         if module.mask is not None:
             yield module.mask.register_forward_hook(after("mask"))
-        yield module.post.register_forward_pre_hook(lambda _, args: keep_own(name, "product", args[0]))
+        yield module.post.register_forward_pre_hook(lambda _, args: keep(name, "product", args[0]))
 
-    with _LOCK:
-        handles = [handle for name, module in modules.items() for handle in hooks(name, module)]
-        # code that is compiled already knows nothing of these hooks
-        set_stance = getattr(torch.compiler, "set_stance", None)
-        try:
-            with set_stance("force_eager") if set_stance is not None else nullcontext():
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    handles = [handle for name, module in modules.items() for handle in hooks(name, module)]
+    try:
+        with _uncompiled():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -123,8 +134,11 @@ def record_attention(model: nn.Module, images: torch.Tensor, classes: Optional[t
         raise ValueError("the model must be in evaluation mode: model.eval().")
     parts: Dict[str, Dict[str, torch.Tensor]] = {"trunk": {}, "mask": {}, "product": {}}
 
+    thread = threading.get_ident()
+
     def keep(name: str, part: str, tensor: torch.Tensor) -> None:
-        parts[part][name] = tensor
+        if threading.get_ident() == thread:  # others may run the network meanwhile
+            parts[part][name] = tensor
 
     with torch.inference_mode(False), torch.enable_grad():
         with _hooked(model, keep):
