@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -333,4 +334,5 @@ def test_zero_init_last_starts_as_the_shortcut(unit_type):
 
 
 def test_version():
-    assert timm_resattn.__version__.count(".") == 2
+    citation = Path(__file__).resolve().parent.parent / "CITATION.cff"
+    assert f"\nversion: {timm_resattn.__version__}\n" in citation.read_text()

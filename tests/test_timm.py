@@ -9,7 +9,7 @@ from helpers import TINY_ARGS, live_in, relative_error, tiny
 from packaging.version import parse
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.models import load_state_dict
-from timm.optim import create_optimizer_v2, param_groups_layer_decay
+from timm.optim import param_groups_layer_decay
 
 UNIT_TYPES = {
     "preact": dict(),
@@ -164,13 +164,6 @@ def test_layer_decay_groups_follow_the_depth():
     assert {s for n, s in scales.items() if ".mask." in n} == {1.0}  # masks may be fresh, as the head
     decayed = {names[id(p)] for group in groups if group["weight_decay"] > 0 for p in group["params"]}
     assert decayed == {n for n, p in model.named_parameters() if p.ndim > 1}
-
-
-def test_optimizer_takes_every_parameter_once():
-    model = tiny()
-    optimizer = create_optimizer_v2(model, opt="sgd", lr=0.1, weight_decay=1e-4, layer_decay=0.8)
-    taken = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(taken) == sorted(id(p) for p in model.parameters())
 
 
 def test_sync_batch_norm_and_freezing(unit_args):

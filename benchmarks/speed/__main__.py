@@ -15,7 +15,7 @@ On a CPU the parts ``main`` and ``train`` measure twice in one process: with the
 
 Writes results.csv, plot.png and record.json (command, configuration, commit, hardware, versions) to
 benchmarks/results/speed/PART/ and the tables to the pages; with other settings than the tables', to another folder:
-``--out``. ``--profile`` instead lists the operators of contenders of the part, with their times, in profile/. On a GPU
+``--out``. ``--profile`` instead prints torch's profile of contenders of the part. On a GPU
 the folders' names end in ``_cuda``.
 """
 
@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common.files import read_csv, write_csv, write_json
@@ -50,9 +51,7 @@ from benchmarks.speed.contenders import (
     live_in,
 )
 from benchmarks.speed.plans import PARTS, RETAINED, Group, convolutions_of, plan
-from benchmarks.speed.profiles import PROFILE_FIELDS, operators
-from benchmarks.speed.profiles import as_table as profile_table
-from benchmarks.speed.report import COMMAND, PROFILE, RECORDS, as_markdown, block, is_half, plot
+from benchmarks.speed.report import COMMAND, RECORDS, as_markdown, block, is_half, plot
 from benchmarks.speed.timing import interleaved
 from timm_resattn.export import INT8_TOLERANCE
 from timm_resattn.optimize import retain_freed_memory
@@ -229,7 +228,7 @@ def run_part(bench: Bench, part: str, groups: Sequence[Group], rounds: int) -> l
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=(*PARTS, "all"), default="main", help="default: main")
-    parser.add_argument("--profile", nargs="+", metavar="CONTENDER", help="list operators of these instead of timing")
+    parser.add_argument("--profile", nargs="+", metavar="CONTENDER", help="print operators of these instead of timing")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only contenders with one of these in their names")
     parser.add_argument("--model", default="resattn56", help="default: resattn56")
     parser.add_argument("--batch-size", type=int, metavar="B", help="default: 8, to train 16, on a GPU 128")
@@ -263,28 +262,27 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--part int8 is measured on a CPU")
     check_options(args, batch_size=1, img_size=32, threads=1)
     own_settings = args.only or args.batch_size or (args.model, args.img_size) != ("resattn56", 224)
-    if args.out.resolve() == RECORDS and own_settings and not args.profile:
+    if args.profile:
+        return
+    if args.out.resolve() == RECORDS and own_settings:
         raise ValueError("give --out DIR: benchmarks/results holds the results of the default settings only")
     check_recordable(args.out)
     require("matplotlib")
 
 
-def write_results(
-    args: argparse.Namespace, name: str, origin: dict[str, Any], fields: Sequence[str], rows: list[dict[str, Any]]
-) -> None:
-    """Write the folder of a part or a profile, and the pages' tables; ``origin`` is the command and its provenance."""
-    folder = args.out / f"{name}{'_cuda' if args.device == 'cuda' else ''}"
-    write_csv(folder / "results.csv", fields, rows)
-    if name != PROFILE:
-        plot(args.part, read_csv(folder / "results.csv"), folder / "plot.png")
+def write_results(args: argparse.Namespace, origin: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Write the folder of a part, and the pages' tables; ``origin`` is the command and its provenance."""
+    folder = args.out / f"{args.part}{'_cuda' if args.device == 'cuda' else ''}"
+    write_csv(folder / "results.csv", FIELDS, rows)
+    plot(args.part, read_csv(folder / "results.csv"), folder / "plot.png")
     configuration = {key: value for key, value in vars(args).items() if key != "out"}
     write_json(folder / "record.json", {**origin, "configuration": configuration})
     if args.out.resolve() == RECORDS:
         write_block(COMMAND, block())
 
 
-def run_profile(args: argparse.Namespace, origin: dict[str, Any], groups: Sequence[Group]) -> None:
-    """Print and write the operators of the contenders asked for.
+def print_profiles(args: argparse.Namespace, groups: Sequence[Group]) -> None:
+    """Print the operators of the contenders asked for, with their times.
 
     Raises:
         ValueError: One of them is none of the part's.
@@ -297,17 +295,18 @@ def run_profile(args: argparse.Namespace, origin: dict[str, Any], groups: Sequen
     torch._inductor.config.cpp.enable_kernel_profile = True  # names for the compiler's own kernels
     if group.allocator == RETAINED:
         retain_freed_memory()
-    bench, rows = Bench(args.device), []
+    bench = Bench(args.device)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if args.device == "cuda" else [])]
     for name in args.profile:
         prepare = bench.prepare_step if args.part == "train" else bench.prepare
         call, _ = prepare(known[name], group)
-        rows += [{"contender": name, **row} for row in operators(call, args.device)]
+        for _ in range(2):
+            call()
+        with profile(activities=activities, record_shapes=True) as profiler:
+            call()
+        operators = profiler.key_averages(group_by_input_shape=True)
+        print(name, operators.table(sort_by=f"self_{args.device}_time_total", row_limit=40), sep="\n")
         bench.keep(())
-    write_results(args, PROFILE, origin, PROFILE_FIELDS, rows)
-    for row in rows:
-        numbers = f"{row['ms']:8.2f} ms {row['share']:6.1%} {row['calls']:4d}x"
-        print(f"{numbers}  {row['kind']}: {row['operator']} {row['shapes']}")
-    print(profile_table(rows))
 
 
 def raise_recompile_limit() -> None:
@@ -347,12 +346,12 @@ def main(argv: list[str] | None = None) -> int:
                 raise ValueError(f"--only {' '.join(args.only)}: no contender has that in its name")
         origin = {"command": command_of(parser, args), **provenance(PACKAGES)}
         if args.profile:
-            run_profile(args, origin, groups)
+            print_profiles(args, groups)
             return 0
     except (ValueError, MissingPackageError) as error:
         parser.error(str(error))
     rows = run_part(Bench(args.device), args.part, groups, args.rounds)
-    write_results(args, args.part, origin, FIELDS, rows)
+    write_results(args, origin, rows)
     print(as_markdown(args.out))
     return 0
 

@@ -18,6 +18,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.utils.model import reparameterize_model
 from torch import nn
 
 from benchmarks.common.packages import MissingPackageError, require
@@ -122,13 +123,6 @@ def images_for(contender: Contender, images: torch.Tensor) -> torch.Tensor:
     return images.to(dtype=dtype, memory_format=contender.memory_format)
 
 
-def folded_copy(model: nn.Module) -> nn.Module:
-    """A copy with its batch norms folded by timm's ``reparameterize_model``."""
-    from timm.utils.model import reparameterize_model
-
-    return reparameterize_model(model, inplace=False)
-
-
 def _convolutions(contender: Contender, model: nn.Module, images: torch.Tensor) -> Forward:
     return ConvFloor(copy_for(contender, model), images)
 
@@ -138,7 +132,7 @@ def _eager(contender: Contender, model: nn.Module, images: torch.Tensor) -> Forw
 
 
 def _folded(contender: Contender, model: nn.Module, images: torch.Tensor) -> Forward:
-    return copy_for(contender, folded_copy(model))
+    return copy_for(contender, reparameterize_model(model))
 
 
 def _compiled(contender: Contender, model: nn.Module, images: torch.Tensor) -> Forward:
@@ -150,7 +144,7 @@ def _optimized(contender: Contender, model: nn.Module, images: torch.Tensor) -> 
 
 
 def _aotinductor(contender: Contender, model: nn.Module, images: torch.Tensor) -> Forward:
-    exported = torch.export.export(copy_for(contender, folded_copy(model)), (images,))
+    exported = torch.export.export(copy_for(contender, reparameterize_model(model)), (images,))
     with tempfile.TemporaryDirectory() as folder:
         package = torch._inductor.aoti_compile_and_package(
             exported, package_path=str(Path(folder) / "network.pt2"), inductor_configs={"freezing": True}
@@ -166,7 +160,9 @@ def onnx_of(model: nn.Module, shape: tuple[int, ...]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         example = torch.zeros(shape)
-        torch.onnx.export(folded_copy(model), (example,), path, dynamo=True, external_data=False, verbose=False)
+        torch.onnx.export(
+            reparameterize_model(model), (example,), path, dynamo=True, external_data=False, verbose=False
+        )
         return path.read_bytes()
 
 

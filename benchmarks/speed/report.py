@@ -9,11 +9,9 @@ from benchmarks.common.provenance import NOT_INSTALLED, RESULTS
 from benchmarks.common.tables import counted, markdown_table
 from benchmarks.speed.contenders import PYTORCHCV
 from benchmarks.speed.plans import DEFAULT, PARTS, RETAINED
-from benchmarks.speed.profiles import as_table as profile_table
 
 COMMAND = "python -m benchmarks.speed"
 RECORDS = RESULTS / "speed"
-PROFILE = "profile"
 Row = dict[str, str]
 OURS = ("eager", "folded", "optimized")
 PATH_LABELS = {
@@ -166,13 +164,8 @@ def not_measured(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n" if lines else ""
 
 
-def profile_markdown(folder: Path) -> str:
-    """Heading, table and circumstances of a profile."""
-    return f"**Where the time goes.** {circumstances(folder)}\n\n{profile_table(read_csv(folder / 'results.csv'))}"
-
-
 def part_markdown(folder: Path, part: str) -> str:
-    """Heading, table, plot and circumstances of a part, whose results are in ``folder``."""
+    """Heading, table and circumstances of a part, whose results are in ``folder``."""
     rows = read_csv(folder / "results.csv")
     last = [row for row in rows if row["allocator"] == rows[-1]["allocator"]]
     batch, side = rows[0]["batch_size"], rows[0]["img_size"]
@@ -194,11 +187,9 @@ def as_markdown(records: Path) -> str:
     """All parts that there are."""
     blocks = []
     for suffix in ("", "_cuda"):
-        folders = {part: records / f"{part}{suffix}" for part in (*PARTS, PROFILE)}
+        folders = {part: records / f"{part}{suffix}" for part in PARTS}
         blocks += [
-            profile_markdown(folder) if part == PROFILE else part_markdown(folder, part)
-            for part, folder in folders.items()
-            if (folder / "results.csv").is_file()
+            part_markdown(folder, part) for part, folder in folders.items() if (folder / "results.csv").is_file()
         ]
     return "\n".join(blocks)
 

@@ -1,5 +1,6 @@
 """The floor, the clock, and contenders that are checked before they are timed."""
 
+import argparse
 import sys
 
 import pytest
@@ -13,7 +14,6 @@ from benchmarks.speed import contenders, report, timing
 from benchmarks.speed.contenders import Contender
 from benchmarks.speed.floor import ConvFloor
 from benchmarks.speed.plans import DEFAULT, Group
-from benchmarks.speed.profiles import operators
 
 FAST = (
     Contender("tiny", "convolutions"),
@@ -130,8 +130,10 @@ def test_training_steps_are_checked_and_timed(bench):
     assert rows[1]["relative_error"] < 1e-5
 
 
-def test_operators_add_up():
-    model = tiny().eval()
-    rows = operators(lambda: model(torch.randn(1, 3, 32, 32)))
-    assert sum(row["share"] for row in rows) == pytest.approx(1)
-    assert any("conv" in row["operator"] for row in rows)
+def test_a_profile_is_printed(bench, capsys, monkeypatch):
+    contender = Contender("tiny")
+    monkeypatch.setattr(speed, "Bench", lambda device: bench)
+    args = argparse.Namespace(profile=[contender.name], part="main", device="cpu")
+    speed.print_profiles(args, [group(contender)])
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{contender.name}\n") and "conv" in printed and "Self CPU time total" in printed

@@ -6,7 +6,6 @@ from benchmarks.common.files import read_csv, write_csv, write_json
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import report
 from benchmarks.speed.plans import DEFAULT, RETAINED
-from benchmarks.speed.profiles import PROFILE_FIELDS, kind_of
 
 
 def row_of(network, path, dtype, allocator, speed, layout="channels_last"):
@@ -63,7 +62,7 @@ def test_the_headline_is_each_one_s_fastest_path():
 def test_main_table_shows_both_states_of_the_allocator(tmp_path):
     write_csv(record(tmp_path / "main") / "results.csv", speed.FIELDS, main_rows())
     text = report.as_markdown(tmp_path)
-    assert "fp32 images/s, default allocator" in text
+    assert "; `run it`." in text and "fp32 images/s, default allocator" in text
     assert "| `pytorchcv resattnet56`, eager, contiguous | 10.0 | 16.0 | 40% | 0.80x |  |  |  |  |" in text
     assert "| `resattn56`, `optimize_for_inference()` |  | 36.0 | 90% | 1.80x |  | 60.0 | 75% | 1.20x |" in text
 
@@ -81,32 +80,6 @@ def test_plots_are_drawn(tmp_path):
     write_csv(tmp_path / "rows.csv", speed.FIELDS, [row for row in main_rows() if "port" not in row["network"]][2:4])
     report.plot("main", read_csv(tmp_path / "rows.csv"), tmp_path / "plot.png")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["plot.png", "rows.csv"]
-
-
-@pytest.mark.parametrize(
-    ("operator", "shapes", "kind"),
-    [
-        ("aten::mkldnn_convolution", "8x64x56x56 64x64x3x3", "convolutions"),
-        ("mkldnn::_convolution_pointwise", "448x256x1x56 256x1x1x1 256", "norms and activations"),
-        ("graph_0_cpp_fused__native_batch_norm_legit_no_training_max_pool2d_with_indices_relu_0", "", "pooling"),
-        ("graph_0_cpp_fused__to_copy__unsafe_index_add_relu_10", "", "interpolation"),
-        ("aten::addcmul", "8x64x56x56", "sums and products"),
-        ("aten::empty", "", "other"),
-    ],
-)
-def test_kinds_of_operators(operator, shapes, kind):
-    assert kind_of(operator, shapes) == kind
-
-
-def test_profile_is_summed_by_kind(tmp_path):
-    rows = [
-        {"contender": "a", "kind": kind, "operator": "x", "calls": 1, "ms": ms, "share": ms / 100}
-        for kind, ms in (("convolutions", 60.0), ("convolutions", 20.0), ("pooling", 20.0))
-    ]
-    write_csv(record(tmp_path / "profile") / "results.csv", PROFILE_FIELDS, rows)
-    text = report.as_markdown(tmp_path)
-    assert "; `run it`." in text
-    assert "| `a` | 80 (80%) | 0 (0%) | 20 (20%) | 0 (0%) | 0 (0%) | 0 (0%) | 0 (0%) | 100 |" in text
 
 
 def test_int8_is_compared_with_float32_of_the_same_runtime():

@@ -6,12 +6,11 @@ import re
 import pytest
 import timm
 import torch
-from helpers import TINY_ARGS, images, live_in, lived_in, relative_error, tiny
+from helpers import images, live_in, lived_in, relative_error, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import timm_resattn  # noqa: F401  registers the models
-from timm_resattn.attention import AttentionModule
 from timm_resattn.checkpoints import deepen
 
 OPTIONS = [
@@ -151,7 +150,3 @@ def test_modules_in_front_of_a_stage_without_projection_are_refused():
         network.stages[1].blocks[0].downsample = None
     with pytest.raises(ValueError, match="Stage 1 must begin with a projection"):
         deepen(shallow.state_dict(), deep)
-
-
-def test_tiny_networks_have_modules():
-    assert sum(isinstance(module, AttentionModule) for module in tiny().modules()) == sum(TINY_ARGS["depths"])

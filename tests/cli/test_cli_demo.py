@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 
 from timm_resattn.cli import demo as command
@@ -16,9 +14,3 @@ def test_demo_prints_the_accuracy_and_returns_whether_it_is_good(accuracy, code,
     captured = capsys.readouterr()
     assert captured.out == (f"{accuracy:.2%} of 599 held-out digits right (seed 3, 4 epochs, 62 s); masks in x.png\n")
     assert ("expected more than 95%" in captured.err) == (code == 1)
-
-
-def test_demo_without_the_extra_names_it(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["demo"]) == 2
-    assert 'pip install "timm-resattn[demo]"' in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Sequence, Tuple
 
@@ -62,12 +63,6 @@ class Pictures:
 
     def batches(self, size: int) -> Iterator[Tuple[List[Path], torch.Tensor]]:
         """Paths and images ``(B, 3, H, W)``, at most ``size`` at a time."""
-        paths, images = [], []
-        for path, image in self:
-            paths.append(path)
-            images.append(image)
-            if len(paths) == size:
-                yield paths, torch.stack(images)
-                paths, images = [], []
-        if paths:
-            yield paths, torch.stack(images)
+        pictures = iter(self)
+        while batch := list(islice(pictures, size)):
+            yield [path for path, _ in batch], torch.stack([image for _, image in batch])
