@@ -164,6 +164,24 @@ def test_caffe_blobs(tmp_path, capsys):
         assert relative_error(load(tmp_path / "out")(x), caffe_forward("Attention-56", blobs, x)) < 1e-5
 
 
+def test_caffe_blobs_of_the_authors_fork(tmp_path, capsys):
+    blobs = random_blobs("Attention-56", seed=1)
+    arrays = {f"{layer}:{i}": blob.numpy() for layer in blobs for i, blob in enumerate(blobs[layer])}
+    np.savez(tmp_path / "caffe.npz", **arrays)
+    forked = {key: (value + 1e-5) ** -0.5 if "/bn:3" in key else value for key, value in arrays.items()}
+    np.savez(tmp_path / "forked.npz", **forked)
+    for name, options in (("caffe", []), ("forked", ["--inverse-std"])):
+        argv = (tmp_path / f"{name}.npz", tmp_path / name, "--model", "resattn56", *options)
+        assert run(capsys, *argv)[0] == 0
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("caffe", "forked")]
+    assert all(relative_error(weights[1][key], value) < 1e-5 for key, value in weights[0].items() if value.any())
+    assert config(tmp_path / "forked")["model_args"]["pool_mode"] == "ceil"
+    code, _, err = run(
+        capsys, tmp_path / "caffe" / "model.safetensors", tmp_path / "out", "--model", "resattn56", "--inverse-std"
+    )
+    assert code == 2 and "only blobs of the authors' Caffe hold inverse deviations" in err
+
+
 # --- all of the folder or nothing -----------------------------------------------------------------------------
 
 

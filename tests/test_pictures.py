@@ -106,6 +106,11 @@ def cut(path):
     [
         (bomb, "cannot be read as a picture .*pixels"),
         (cut, "cannot be read as a picture"),
+        (
+            lambda path: png(path, (1, 101, 8, 0), (b"IDAT", zlib.compress(b"\0\0" * 101))),
+            "1 by 101 pixels is too oblong",
+        ),
+        (lambda path: Image.new("RGB", (9, 9)).save(path, "EPS"), "cannot identify image file"),
         (lambda path: path.touch(), "cannot be read as a picture"),
         (lambda path: path.write_text("text"), "cannot identify image file"),
         (lambda path: path.mkdir(), "is no file"),

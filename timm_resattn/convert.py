@@ -5,7 +5,6 @@ The folder holds ``model.safetensors``, ``config.json`` and the model card ``REA
 """
 
 import difflib
-import inspect
 import json
 import os
 import tempfile
@@ -19,10 +18,10 @@ from timm.models import create_model, list_models, save_for_hf
 from torch import nn
 
 from .checkpoints.adapt import SOURCES, load_weights, source_kind
+from .checkpoints.caffe import blobs_of_archive, from_caffe
 from .checkpoints.read import read_file, unwrap
-from .checkpoints.training_args import in_chans_of, num_classes_of, trained_with
+from .checkpoints.training_args import check_model_kwargs, in_chans_of, num_classes_of, trained_with
 from .model_card import converted_card
-from .network import ResAttn
 
 __all__ = ["KINDS", "convert", "without_num_classes"]
 
@@ -37,6 +36,7 @@ def convert(
     model_kwargs: Optional[Mapping[str, Any]] = None,
     num_classes: Optional[int] = None,
     label_names: Optional[Sequence[str]] = None,
+    inverse_std: bool = False,
 ) -> Path:
     """Write a checkpoint as a folder for timm and the hub.
 
@@ -58,6 +58,7 @@ def convert(
             configuration, which these override; ``pool_mode="ceil"`` is the default for ``"caffe-npz"``.
         num_classes: Classes, if not those of the checkpoint's classifier: only 0, to leave it out.
         label_names: Names of the classes, in order.
+        inverse_std: For ``"caffe-npz"``: as of `from_caffe`, for blobs that the authors' fork of Caffe wrote.
 
     Returns:
         The folder.
@@ -83,6 +84,10 @@ def convert(
         trained_kwargs, overlay = trained_with(checkpoint, found, model_name, in_chans, transplant=kind == "donor")
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+    if inverse_std:
+        if found != "caffe-npz":
+            raise ValueError(f"only blobs of the authors' Caffe hold inverse deviations; {source} is {SOURCES[found]}.")
+        tensors = from_caffe(blobs_of_archive(tensors), inverse_std=True)
     if num_classes not in (None, 0, classes):
         raise ValueError(f"{source} has {classes} classes, not {num_classes}.")
     classes = classes if num_classes is None else num_classes
@@ -142,14 +147,16 @@ def without_num_classes(path: Path) -> None:
 
 
 def _build(model_name: str, overlay: Dict[str, Any], kwargs: Dict[str, Any]) -> nn.Module:
-    known = inspect.signature(ResAttn).parameters.keys() - {"device", "dtype"}
-    unknown = kwargs.keys() - known
-    if unknown:
-        raise ValueError(f"a model has no argument {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}.")
+    check_model_kwargs(kwargs)
     try:
         json.dumps(kwargs)
         return create_model(model_name, pretrained_cfg_overlay=overlay, **kwargs)
-    except (KeyError, TypeError) as error:  # timm's of a layer that it does not know, json's of what is none
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        TypeError,
+    ) as error:  # of layers that timm does not know, and so on
         raise ValueError(f"the arguments of the model make no sense ({type(error).__name__}: {error}).") from error
 
 

@@ -1,4 +1,4 @@
-"""Names of a classifier's classes."""
+"""Names of a classifier's classes, and text of files for a terminal."""
 
 from collections import Counter
 from typing import List, Optional
@@ -6,7 +6,7 @@ from typing import List, Optional
 from timm.data import CustomDatasetInfo, DatasetInfo, ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-__all__ = ["class_names"]
+__all__ = ["class_names", "printable"]
 
 
 def class_names(model: nn.Module) -> Optional[List[str]]:
@@ -18,7 +18,7 @@ def class_names(model: nn.Module) -> Optional[List[str]]:
     cfg = getattr(model, "pretrained_cfg", None) or {}
     names, classes = cfg.get("label_names"), getattr(model, "num_classes", 0)
     info: DatasetInfo
-    if isinstance(names, (list, tuple)) and len(names) == classes:
+    if isinstance(names, (list, tuple)) and len(names) == classes and all(isinstance(name, str) for name in names):
         info = CustomDatasetInfo(names, cfg.get("label_descriptions"))
     elif subset := infer_imagenet_subset({"num_classes": classes}):
         info = ImageNetInfo(subset)
@@ -27,3 +27,8 @@ def class_names(model: nn.Module) -> Optional[List[str]]:
     described = [info.index_to_description(index) for index in range(classes)]
     counts = Counter(described)
     return [f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(described)]
+
+
+def printable(text: str) -> str:
+    """Text of files for a terminal: what it would obey, or can't show, as Python escapes it."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -60,7 +60,8 @@ def converted_card(model: nn.Module, title: str, kind: str, source: str) -> str:
     if kind == "caffe-npz":
         what.append(
             "Caffe's blobs do not say what images they were trained on: check `mean` and `std` in "
-            "`config.json` and the order of the channels, which in Caffe is usually blue, green, red."
+            "`config.json` and the order of the channels, which in Caffe is usually blue, green, red. Nor do they say "
+            "whether they hold variances or, as those of the authors' fork, inverse deviations (`--inverse-std`)."
         )
     what.append("The source records no accuracy, data set or licence: add them here and at the head of this file.")
     cfg: Any = model.pretrained_cfg

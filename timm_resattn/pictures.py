@@ -9,6 +9,8 @@ from PIL import Image, ImageOps
 
 __all__ = ["find_pictures", "read_picture"]
 
+MOST_OBLONG = 100
+
 
 def find_pictures(paths: Sequence[Union[str, Path]]) -> List[Path]:
     """The files named, and all pictures in the folders named and below, by their suffixes, sorted.
@@ -16,7 +18,7 @@ def find_pictures(paths: Sequence[Union[str, Path]]) -> List[Path]:
     Raises:
         ValueError: A folder holds no picture.
     """
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()}
     found: List[Path] = []
     for path in map(Path, paths):
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
@@ -24,6 +26,12 @@ def find_pictures(paths: Sequence[Union[str, Path]]) -> List[Path]:
             raise ValueError(f"the folder {str(path)!r} holds no picture.")
         found += inside if path.is_dir() else [path]
     return found
+
+
+def _formats() -> List[str]:
+    """The formats that Pillow reads by itself: for the two others it starts another program, or asks the system."""
+    Image.init()
+    return [name for name in Image.OPEN if name not in ("EPS", "WMF")]
 
 
 def read_picture(path: Union[str, Path]) -> Image.Image:
@@ -34,8 +42,8 @@ def read_picture(path: Union[str, Path]) -> Image.Image:
     least to their greatest.
 
     Raises:
-        ValueError: There is no such file, it is no picture, or it has more pixels than Pillow takes to be sane
-            (``2 * Image.MAX_IMAGE_PIXELS``, about 179 million); one sentence.
+        ValueError: There is no such file, it is no picture, one side is more than 100 times the other, or it has more
+            pixels than Pillow takes to be sane (``2 * Image.MAX_IMAGE_PIXELS``, about 179 million); one sentence.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,7 +51,9 @@ def read_picture(path: Union[str, Path]) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half as many pixels: large, not insane
-            with Image.open(path) as file:
+            with Image.open(path, formats=_formats()) as file:
+                if max(file.size) > MOST_OBLONG * min(file.size):  # its short side becomes a network's input
+                    raise ValueError(f"{file.size[0]} by {file.size[1]} pixels is too oblong")
                 picture = ImageOps.exif_transpose(file)
                 if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
                     values, transparent = np.asarray(picture), picture.info.get("transparency")

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import timm_resattn
 from timm_resattn.cli import main
@@ -119,6 +120,35 @@ def test_a_converted_folder_with_its_names(album, tmp_path, capsys):
     assert main(["predict", str(album / "a.png"), *options]) == 0
     printed = capsys.readouterr().out
     assert "owl " in printed and "fox " in printed
+
+
+@pytest.mark.parametrize("damage", ["weights", "configuration", "names"])
+def test_a_damaged_folder(damage, album, tmp_path, capsys):
+    kwargs = dict(depths=(1, 1), widths=(16, 32), closing_units=(0, 1), mask_pools=(2, 1), num_classes=2)
+    torch.save(timm.create_model("resattn56_cifar", **kwargs).state_dict(), tmp_path / "weights.pth")
+    folder = tmp_path / "folder"
+    source = [str(tmp_path / "weights.pth"), str(folder), "--model", "resattn56_cifar"]
+    assert main(["convert", *source, "--model-kwargs", *TINY_KWARGS, "--label-names", "owl", "fox"]) == 0
+    config = json.loads((folder / "config.json").read_text())
+    if damage == "weights":
+        tensors = load_file(folder / "model.safetensors")
+        tensors["norm.running_var"][0] = -1
+        save_file(tensors, folder / "model.safetensors")
+    elif damage == "configuration":
+        config["pretrained_cfg"]["interpolation"] = "foo"
+    else:
+        config["label_names"] = ["\x1b[2Jowl", "fox\na.png: owl"]
+    (folder / "config.json").write_text(json.dumps(config))
+    capsys.readouterr()
+    code = main(["predict", str(album / "a.png"), "--model", f"local-dir:{folder}", "--topk", "2"])
+    printed = capsys.readouterr()
+    if damage == "names":
+        assert code == 0 and printed.out.count("\n") == 1 and "\\x1b[2Jowl" in printed.out and "\x1b" not in printed.out
+    else:
+        assert code == 2 and printed.out == "" and printed.err.count("\n") == 1
+        assert (
+            "norm.running_var is negative" if damage == "weights" else "configuration makes no sense"
+        ) in printed.err
 
 
 def test_imagenet_has_timms_names():

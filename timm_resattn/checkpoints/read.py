@@ -37,7 +37,7 @@ def read_file(path: Union[str, Path]) -> Dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if zipfile.is_zipfile(path):
+        if zipfile.is_zipfile(path) or _starts_as_zip(path):
             _check_archive(path)
         if path.suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -49,6 +49,12 @@ def read_file(path: Union[str, Path]) -> Dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name.")
     return content
+
+
+def _starts_as_zip(path: Path) -> bool:
+    """As torch decides: it reads an archive whose end is not where it should be, too."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\3\4"
 
 
 def _check_archive(path: Path) -> None:
@@ -77,7 +83,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return f"is no whole safetensors file ({error})"
     if path.suffix == ".npz":
         return f"is no whole .npz archive of numbers ({str(error).partition('. ')[0]})"
-    if isinstance(error, zipfile.BadZipFile):
+    if isinstance(error, zipfile.BadZipFile) and zipfile.is_zipfile(path):
         return f"is damaged ({error})"
     with path.open("rb") as file:
         start = file.read(4)
@@ -88,10 +94,10 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return "is damaged or not complete: it cannot be read to its end"
 
 
-def _is_larger_than_its_storage(tensor: torch.Tensor) -> bool:
-    """A few bytes may name any shape by strides of 0."""
-    if tensor.layout is not torch.strided:
-        return False
+def _is_not_stored(tensor: torch.Tensor) -> bool:
+    """A few bytes may name any shape: by strides of 0, sparse, on the meta device, or with a side of 0."""
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.numel() == 0:
+        return True
     return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
@@ -110,9 +116,9 @@ def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
     strange = [str(name) for name, value in checkpoint.items() if not isinstance(value, torch.Tensor)]
     if strange or not checkpoint:
         raise ValueError(f"The checkpoint holds no weights but {', '.join(strange[:10]) or 'nothing'}.")
-    views = [str(name) for name, tensor in checkpoint.items() if _is_larger_than_its_storage(tensor)]
-    if views:
-        raise ValueError(f"The weights are damaged: {', '.join(views[:10])} repeat what is stored.")
+    hollow = [str(name) for name, tensor in checkpoint.items() if _is_not_stored(tensor)]
+    if hollow:
+        raise ValueError(f"The weights are damaged: not all of {', '.join(hollow[:10])} is stored.")
     tensors: StateDict = {}
     for full_name, tensor in checkpoint.items():
         name = PREFIXES.sub("", str(full_name))

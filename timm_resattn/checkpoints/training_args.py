@@ -4,14 +4,19 @@ timm's train.py stores its arguments beside the weights: those of the model and 
 """
 
 import argparse
+import inspect
+import json
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from timm.data import resolve_data_config
+from timm.data import create_transform, resolve_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, list_models
 
+from ..network import ResAttn
 from .place import StateDict
 
-__all__ = ["in_chans_of", "num_classes_of", "trained_with"]
+__all__ = ["check_model_kwargs", "in_chans_of", "num_classes_of", "trained_with"]
+
+DATA = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 
 # the first convolution, and weight and bias of the classifier, in each kind of source
 STEMS = ("stem.conv.weight", "conv1.weight", "features.init_block.conv.conv.weight", "conv1:0")
@@ -35,7 +40,7 @@ def num_classes_of(tensors: StateDict) -> int:
             if weight not in tensors:
                 raise ValueError(f"Its classifier has {bias} but no {weight}.")
             shape = tuple(tensors[weight].shape)
-            if len(shape) not in (2, 4) or 0 in shape:
+            if len(shape) not in (2, 4):
                 raise ValueError(f"Its classifier's {weight} is of shape {shape}.")
             return shape[0]
     return 0
@@ -58,7 +63,7 @@ def trained_with(
     """
     args = checkpoint.get("args")
     args = vars(args) if isinstance(args, argparse.Namespace) else {}
-    trained = str(args.get("model", model_name))
+    trained = args["model"] if isinstance(args.get("model"), str) else model_name
     architecture, wanted = trained.partition(".")[0], model_name.partition(".")[0]
     own = kind == "timm" or (kind == "donor" and not transplant and architecture in list_models(module="resattn"))
     if own and is_model(architecture) and "model" in args and architecture != wanted:
@@ -69,11 +74,24 @@ def trained_with(
             kwargs.update(args.get("model_kwargs") or {})
             if args.get("gp"):
                 kwargs["global_pool"] = args["gp"]
+            check_model_kwargs(kwargs)
         cfg = _registered_cfg(trained) or _registered_cfg(architecture) or _registered_cfg(model_name)
         assert cfg is not None
-        return kwargs, _overlay(cfg, args, in_chans)
-    except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"the training arguments in it make no sense ({error}).") from error
+        overlay = _overlay(cfg, args, in_chans)
+        json.dumps([kwargs, overlay], allow_nan=False)  # they become a file
+        create_transform(**{name: overlay[name] for name in DATA}, is_training=False)
+        return kwargs, overlay
+    except Exception as error:  # of any kind: it is any content
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise ValueError(f"the training arguments in it make no sense ({type(error).__name__}: {reason}).") from error
+
+
+def check_model_kwargs(kwargs: Mapping[Any, Any]) -> None:
+    """Raise a `ValueError` that names the arguments that no network has."""
+    known = inspect.signature(ResAttn).parameters.keys() - {"device", "dtype"}
+    unknown = [str(name) for name in kwargs if name not in known]
+    if unknown:
+        raise ValueError(f"a model has no argument {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}.")
 
 
 def _registered_cfg(name: str) -> Optional[PretrainedCfg]:

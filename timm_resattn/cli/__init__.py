@@ -1,9 +1,9 @@
 """The command line: ``timm-resattn``, or ``python -m timm_resattn``.
 
 A command is a file with one function that adds its parser to the subcommands and sets ``func``, which takes the
-parsed arguments and returns the exit code. AssertionError, ImportError, OSError, RuntimeError, ValueError become one
-sentence on stderr and exit code 2, Ctrl-C exit code 130. ``run`` alone is different: what follows it belongs to the
-script.
+parsed arguments and returns the exit code. AssertionError, ImportError, MemoryError, OSError, RuntimeError, ValueError
+become one sentence on stderr and exit code 2, Ctrl-C exit code 130. ``run`` alone is different: what follows it
+belongs to the script.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import timm
 import torch
 
 from .. import __version__
+from ..labels import printable
 from ..optimize import retain_freed_memory
 from . import app, convert, demo, export, list, masks, predict, run
 
@@ -59,8 +60,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         print(f"timm-resattn {args.command}: interrupted", file=sys.stderr)
         return 130
-    except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (AssertionError, ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
+        reason = printable(" ".join(str(error).split())) or type(error).__name__
         if isinstance(error, ModuleNotFoundError):
             reason += f'; pip install "timm-resattn[{getattr(args, "extra", "demo")}]" brings it'
         print(f"timm-resattn {args.command}: {reason}", file=sys.stderr)

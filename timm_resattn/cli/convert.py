@@ -18,13 +18,23 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--from", dest="kind", default="auto", choices=KINDS, help="what SOURCE holds (default: auto)")
     add_model_kwargs(parser)
     parser.add_argument("--num-classes", type=int, metavar="N", help="classes, if not those of SOURCE's classifier")
+    parser.add_argument(
+        "--inverse-std", action="store_true", help="Caffe's blobs hold inverse deviations, as the authors' fork writes"
+    )
     parser.add_argument("--label-names", nargs="+", metavar="NAME", help="names of the classes, in order")
     parser.set_defaults(func=_convert)
 
 
 def _convert(args: argparse.Namespace) -> int:
     folder = convert(
-        args.source, args.out_dir, args.model, args.kind, args.model_kwargs, args.num_classes, args.label_names
+        args.source,
+        args.out_dir,
+        args.model,
+        args.kind,
+        args.model_kwargs,
+        args.num_classes,
+        args.label_names,
+        args.inverse_std,
     )
     print(f'{folder}: every tensor compared; timm.create_model("local-dir:{folder}", pretrained=True) loads it')
     return 0

@@ -6,7 +6,7 @@ from typing import Any, Dict, Mapping, Optional
 import timm
 from timm.utils import ParseKwargs
 
-from ..checkpoints import load_weights, read_file, unwrap
+from ..checkpoints import check_values, load_weights, read_file, unwrap
 from ..checkpoints.adapt import source_kind
 from ..checkpoints.training_args import in_chans_of, num_classes_of, trained_with
 
@@ -90,7 +90,9 @@ def load_model(args: argparse.Namespace) -> Any:
             load_weights(model, checkpoint)
         except ValueError as error:
             raise ValueError(f"{args.checkpoint}: {error}") from error
-    elif pretrained and model.num_classes not in (0, model.pretrained_cfg["num_classes"]):
+    else:
+        check_values(model.state_dict())
+    if checkpoint is None and pretrained and model.num_classes not in (0, model.pretrained_cfg["num_classes"]):
         raise ValueError(f"a classifier of {model.num_classes} classes is random; give --checkpoint FILE that has one.")
     return model.eval()
 

@@ -11,7 +11,7 @@ import torch
 from timm.data import resolve_model_data_config
 
 from ..files import check_target, written_whole
-from ..labels import class_names
+from ..labels import class_names, printable
 from .options import check_positive, load_model
 from .reading import Pictures, add_picture_options
 
@@ -59,9 +59,10 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _line(path: Path, best: List[Tuple[int, float]], names: Optional[List[str]], as_json: bool) -> str:
-    shown = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if as_json:
+        shown = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         label = (lambda index: {"label": names[index]}) if names else (lambda index: {})
         predictions = [{"class": index, **label(index), "probability": value} for index, value in best]
         return json.dumps({"path": shown, "predictions": predictions})
-    return f"{shown}: " + ", ".join(f"{names[index] if names else index} {value:.1%}" for index, value in best)
+    line = f"{path}: " + ", ".join(f"{names[index] if names else index} {value:.1%}" for index, value in best)
+    return printable(line)

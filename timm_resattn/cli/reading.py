@@ -46,7 +46,12 @@ class Pictures:
             raise ValueError("the model must take RGB images, in_chans=3.")
         self.command = command
         self.paths = find_pictures(paths)
-        self.transform: Callable[[Image.Image], torch.Tensor] = create_transform(**config, is_training=False)
+        try:
+            self.transform: Callable[[Image.Image], torch.Tensor] = create_transform(**config, is_training=False)
+        except Exception as error:  # of any kind: it may be of a file
+            raise ValueError(
+                f"the model's data configuration makes no sense ({type(error).__name__}: {error})"
+            ) from error
         self.unreadable = 0
 
     def __iter__(self) -> Iterator[Tuple[Path, torch.Tensor]]:
