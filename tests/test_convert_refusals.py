@@ -116,9 +116,9 @@ def deflated(content):
             (f"args{i}.pth", save({"state_dict": {"x": torch.zeros(1)}, "args": argparse.Namespace(**args)}), message)
             for i, (args, message) in enumerate(ARGS)
         ],
-        ("sparse.pth", save({"head.fc.weight": torch.zeros(10**7, 10**6, layout=torch.sparse_coo)}), "not all of"),
-        ("meta.pth", save({"head.fc.weight": torch.zeros(10**7, 10**6, device="meta")}), "not all of"),
-        ("hollow.pth", save({"stem.conv.weight": torch.zeros(0, 10**12, 1, 1)}), "not all of stem.conv.weight is"),
+        ("sparse.pth", save({"head.fc.weight": torch.zeros(10**7, 10**6, layout=torch.sparse_coo)}), "Not all of"),
+        ("meta.pth", save({"head.fc.weight": torch.zeros(10**7, 10**6, device="meta")}), "Not all of"),
+        ("hollow.pth", save({"stem.conv.weight": torch.zeros(0, 10**12, 1, 1)}), "Not all of stem.conv.weight is"),
         ("tail.pth", lambda path: path.write_bytes(deflated({"x": torch.zeros(2 * 10**7)})), "is damaged"),
         ("strange.npz", savez(**{"conv1:0": np.zeros(1), "conv1:x": np.zeros(1)}), "'conv1:x' is none"),
         ("gap.npz", savez(**{"conv1:1": np.zeros(1)}), "'conv1:1' is none"),
@@ -206,7 +206,7 @@ def with_twin(tensors):
         (with_head(weight=None), "has head.fc.bias but no head.fc.weight"),
         (with_head(bias=None), "head.fc.bias"),
         (with_head(weight=torch.zeros(32)), "head.fc.weight is of shape (32,)"),
-        (with_head(weight=torch.zeros(0, 32)), "not all of head.fc.weight is stored"),
+        (with_head(weight=torch.zeros(0, 32)), "Not all of head.fc.weight is stored"),
         (with_head(weight=torch.zeros(5, 31)), "head.fc.weight"),
         (with_value("head.fc.bias", torch.nan), "head.fc.bias is not finite"),
         (with_value("stem.conv.weight", -torch.inf), "stem.conv.weight is not finite"),
@@ -281,5 +281,5 @@ def test_a_view_of_one_number_as_a_classifier_of_a_billion_classes(tmp_path, cap
     torch.save(tensors, source)
     code, out, err = run(capsys, source, tmp_path / "out", "--model", "resattn56_cifar", *SMALL_ARGS)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "damaged: not all of head.fc.weight, head.fc.bias is stored" in err
+    assert "Not all of head.fc.weight, head.fc.bias is stored" in err
     assert_nothing_written(tmp_path, source.name)

@@ -130,11 +130,19 @@ def test_threads_record_their_own():
 
 def test_a_worker_may_record_within_anothers_block():
     model = tiny().eval()
-    x = torch.rand(1, 3, 16, 16)
+
+    def record(x):
+        with capture_masks(model) as masks:
+            model(x)
+        return masks
+
+    mine, others = torch.rand(2, 3, 16, 16), torch.rand(3, 3, 16, 16)
     with ThreadPoolExecutor(1) as pool, capture_masks(model) as masks:
-        record = pool.submit(record_attention, tiny().eval(), x).result(60)
-        pool.submit(model, x).result(60)
-    assert list(record.masks) == list(masks) == NAMES
+        model(mine)
+        found = pool.submit(record, others).result(60)
+    for images, recorded in ((mine, masks), (others, found)):
+        wanted = record(images)
+        assert list(recorded) == NAMES and all(torch.equal(recorded[name], wanted[name]) for name in NAMES)
     if hasattr(torch.compiler, "set_stance"):
         assert torch._dynamo.eval_frame._stance.stance == "default"
 

@@ -7,6 +7,7 @@ The folder holds ``model.safetensors``, ``config.json`` and the model card ``REA
 import difflib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Union
@@ -121,7 +122,7 @@ def convert(
             out_dir.parent.mkdir(parents=True, exist_ok=True)
             if out_dir.exists():  # and stays the same folder
                 for path in sorted(folder.iterdir()):  # the weights last
-                    path.rename(out_dir / path.name)
+                    shutil.move(path, out_dir / path.name)  # which may be a mount of the same disk
             else:
                 folder.rename(out_dir)
     except (RuntimeError, SafetensorError) as error:  # a full disk, for example

@@ -2,11 +2,16 @@
 
 from collections import Counter
 from typing import List, Optional
+from unicodedata import category
 
 from timm.data import CustomDatasetInfo, DatasetInfo, ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 __all__ = ["class_names", "printable"]
+
+
+OBEYED = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of the text
 
 
 def class_names(model: nn.Module) -> Optional[List[str]]:
@@ -18,17 +23,17 @@ def class_names(model: nn.Module) -> Optional[List[str]]:
     cfg = getattr(model, "pretrained_cfg", None) or {}
     names, classes = cfg.get("label_names"), getattr(model, "num_classes", 0)
     info: DatasetInfo
-    if isinstance(names, (list, tuple)) and len(names) == classes and all(isinstance(name, str) for name in names):
-        info = CustomDatasetInfo(names, cfg.get("label_descriptions"))
+    if isinstance(names, (list, tuple)) and len(names) == classes:
+        info = CustomDatasetInfo([str(name) for name in names], cfg.get("label_descriptions"))
     elif subset := infer_imagenet_subset({"num_classes": classes}):
         info = ImageNetInfo(subset)
     else:
         return None
-    described = [info.index_to_description(index) for index in range(classes)]
+    described = [str(info.index_to_description(index)) for index in range(classes)]
     counts = Counter(described)
     return [f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(described)]
 
 
 def printable(text: str) -> str:
     """Text of files for a terminal: what it would obey, or can't show, as Python escapes it."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return "".join(repr(char)[1:-1] if category(char) in OBEYED or char in TURNING else char for char in text)

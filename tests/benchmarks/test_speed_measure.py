@@ -133,6 +133,7 @@ def test_training_steps_are_checked_and_timed(bench):
 def test_a_profile_is_printed(bench, capsys, monkeypatch):
     contender = Contender("tiny")
     monkeypatch.setattr(speed, "Bench", lambda device: bench)
+    monkeypatch.setattr(torch._inductor.config.cpp, "enable_kernel_profile", False)  # the command's is its process's
     args = argparse.Namespace(profile=[contender.name], part="main", device="cpu")
     speed.print_profiles(args, [group(contender)])
     printed = capsys.readouterr().out

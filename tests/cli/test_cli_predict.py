@@ -102,12 +102,24 @@ def test_a_checkpoint_of_train_tells_its_model_and_its_data(album, tmp_path, cap
 def test_a_name_that_the_output_cannot_hold(album):
     """As on Windows, where a pipe is not UTF-8."""
     (album / "фото.png").write_bytes((album / "a.png").read_bytes())
+    (album / "\x1b[2Jb.png").write_text("no picture")
     path = os.pathsep.join([str(Path(timm_resattn.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "timm_resattn", "predict", "фото.png", "a.png", "--model", "resattn56_cifar"]
+    command = [
+        sys.executable,
+        "-m",
+        "timm_resattn",
+        "predict",
+        "фото.png",
+        "\x1b[2Jb.png",
+        "a.png",
+        "--model",
+        "resattn56_cifar",
+    ]
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "cp1252"}
     done = subprocess.run(command, cwd=album, env=environment, capture_output=True, check=False)
     names = [line.partition(b": ")[0] for line in done.stdout.splitlines()]
-    assert (done.returncode, names) == (0, ["фото.png".encode("ascii", "backslashreplace"), b"a.png"]), done.stderr
+    assert b"\x1b" not in done.stderr and b"\\x1b[2Jb.png cannot be read" in done.stderr
+    assert (done.returncode, names) == (1, ["фото.png".encode("ascii", "backslashreplace"), b"a.png"]), done.stderr
 
 
 def test_a_converted_folder_with_its_names(album, tmp_path, capsys):

@@ -108,7 +108,7 @@ def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
     Lightning (``model.``), and the counter ``n_averaged`` of torch's ``AveragedModel``.
 
     Raises:
-        ValueError: Something in it is no tensor, or larger than what is stored of it, or two tensors have one name
+        ValueError: Something in it is no tensor, or one of which not all is stored, or two tensors have one name
             without their prefixes.
     """
     for _ in WRAPPERS:  # not endlessly: a file may hold itself
@@ -118,7 +118,7 @@ def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
         raise ValueError(f"The checkpoint holds no weights but {', '.join(strange[:10]) or 'nothing'}.")
     hollow = [str(name) for name, tensor in checkpoint.items() if _is_not_stored(tensor)]
     if hollow:
-        raise ValueError(f"The weights are damaged: not all of {', '.join(hollow[:10])} is stored.")
+        raise ValueError(f"Not all of {', '.join(hollow[:10])} is stored: empty, sparse, repeated or without data.")
     tensors: StateDict = {}
     for full_name, tensor in checkpoint.items():
         name = PREFIXES.sub("", str(full_name))

@@ -11,6 +11,7 @@ from PIL import Image
 from timm.data import create_transform
 from torch import nn
 
+from ..labels import printable
 from ..pictures import find_pictures, read_picture
 from .options import add_model_options
 
@@ -62,7 +63,7 @@ class Pictures:
                 picture = read_picture(path)
             except ValueError as error:
                 self.unreadable += 1
-                print(f"timm-resattn {self.command}: {error}", file=sys.stderr)
+                print(f"timm-resattn {self.command}: {printable(str(error))}", file=sys.stderr)
                 continue
             yield path, self.transform(picture)
 

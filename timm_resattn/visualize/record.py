@@ -47,14 +47,20 @@ def _hooked(model: nn.Module, keep: Keep) -> Iterator[None]:
             "this package have unless they are scripted, traced or built with mask_type='none'."
         )
 
+    thread = threading.get_ident()
+
+    def keep_own(name: str, part: str, tensor: torch.Tensor) -> None:
+        if threading.get_ident() == thread:  # others may run the network meanwhile
+            keep(name, part, tensor)
+
     def hooks(name: str, module: AttentionModule) -> Iterator[Any]:
         def after(part: str) -> Any:
-            return lambda _, args, output: keep(name, part, output)
+            return lambda _, args, output: keep_own(name, part, output)
 
         yield module.trunk.register_forward_hook(after("trunk"))
         if module.mask is not None:
             yield module.mask.register_forward_hook(after("mask"))
-        yield module.post.register_forward_pre_hook(lambda _, args: keep(name, "product", args[0]))
+        yield module.post.register_forward_pre_hook(lambda _, args: keep_own(name, "product", args[0]))
 
     handles = [handle for name, module in modules.items() for handle in hooks(name, module)]
     try:
@@ -67,7 +73,7 @@ def _hooked(model: nn.Module, keep: Keep) -> Iterator[None]:
 
 @contextmanager
 def capture_masks(model: nn.Module) -> Iterator[Dict[str, torch.Tensor]]:
-    """Record the mask M of every `AttentionModule` in each forward pass of the ``with`` block.
+    """Record the mask M of every `AttentionModule` in each forward pass of the ``with`` block, in the block's thread.
 
     A model that ``torch.compile`` made or changed runs uncompiled within the block (from torch 2.6 on).
 
@@ -88,7 +94,7 @@ def capture_masks(model: nn.Module) -> Iterator[Dict[str, torch.Tensor]]:
     with _hooked(model, keep):
         yield masks
     if not masks:
-        raise RuntimeError("No mask was recorded: call this model itself, not compiled, within the block.")
+        raise RuntimeError("No mask was recorded: call this model itself, not compiled, in the block and its thread.")
 
 
 @dataclass(frozen=True)
@@ -134,11 +140,8 @@ def record_attention(model: nn.Module, images: torch.Tensor, classes: Optional[t
         raise ValueError("the model must be in evaluation mode: model.eval().")
     parts: Dict[str, Dict[str, torch.Tensor]] = {"trunk": {}, "mask": {}, "product": {}}
 
-    thread = threading.get_ident()
-
     def keep(name: str, part: str, tensor: torch.Tensor) -> None:
-        if threading.get_ident() == thread:  # others may run the network meanwhile
-            parts[part][name] = tensor
+        parts[part][name] = tensor
 
     with torch.inference_mode(False), torch.enable_grad():
         with _hooked(model, keep):
