@@ -18,7 +18,8 @@ def find_pictures(paths: Sequence[Union[str, Path]]) -> List[Path]:
     Raises:
         ValueError: A folder holds no picture.
     """
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in _formats()}
+    formats = _formats()
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
     found: List[Path] = []
     for path in map(Path, paths):
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())

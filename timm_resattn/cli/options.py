@@ -90,9 +90,9 @@ def load_model(args: argparse.Namespace) -> Any:
             load_weights(model, checkpoint)
         except ValueError as error:
             raise ValueError(f"{args.checkpoint}: {error}") from error
-    else:
-        check_values(model.state_dict())
-    if checkpoint is None and pretrained and model.num_classes not in (0, model.pretrained_cfg["num_classes"]):
+        return model.eval()
+    check_values(model.state_dict())
+    if pretrained and model.num_classes not in (0, model.pretrained_cfg["num_classes"]):
         raise ValueError(f"a classifier of {model.num_classes} classes is random; give --checkpoint FILE that has one.")
     return model.eval()
 
