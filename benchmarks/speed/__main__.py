@@ -13,7 +13,7 @@ On a CPU the parts ``main`` and ``train`` measure twice in one process: with the
 ``allocator``: ``default``), and with freed memory retained by the process (`timm_resattn.retain_freed_memory`,
 ``retained``).
 
-Writes results.csv, plot.png and record.json (command, configuration, commit, hardware, versions) to
+Writes results.csv and record.json (command, configuration, commit, hardware, versions) to
 benchmarks/results/speed/PART/ and the tables to the pages; with other settings than the tables', to another folder:
 ``--out``. ``--profile`` instead prints torch's profile of contenders of the part. On a GPU
 the folders' names end in ``_cuda``.
@@ -35,8 +35,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common.files import read_csv, write_csv, write_json
-from benchmarks.common.packages import MissingPackageError, require
+from benchmarks.common.files import write_csv, write_json
+from benchmarks.common.packages import MissingPackageError
 from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import check_recordable, provenance
 from benchmarks.speed.contenders import (
@@ -51,7 +51,7 @@ from benchmarks.speed.contenders import (
     live_in,
 )
 from benchmarks.speed.plans import PARTS, RETAINED, Group, convolutions_of, plan
-from benchmarks.speed.report import COMMAND, RECORDS, as_markdown, block, is_half, plot
+from benchmarks.speed.report import COMMAND, RECORDS, as_markdown, block, is_half
 from benchmarks.speed.timing import interleaved
 from timm_resattn.export import INT8_TOLERANCE
 from timm_resattn.optimize import retain_freed_memory
@@ -254,7 +254,6 @@ def check(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: An argument is not what it may be.
-        MissingPackageError: matplotlib is not installed.
     """
     if args.rounds < LEAST_ROUNDS:
         raise ValueError(f"--rounds must be at least {LEAST_ROUNDS}; got {args.rounds}")
@@ -267,14 +266,12 @@ def check(args: argparse.Namespace) -> None:
     if args.out.resolve() == RECORDS and own_settings:
         raise ValueError("give --out DIR: benchmarks/results holds the results of the default settings only")
     check_recordable(args.out)
-    require("matplotlib")
 
 
 def write_results(args: argparse.Namespace, origin: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Write the folder of a part, and the pages' tables; ``origin`` is the command and its provenance."""
     folder = args.out / f"{args.part}{'_cuda' if args.device == 'cuda' else ''}"
     write_csv(folder / "results.csv", FIELDS, rows)
-    plot(args.part, read_csv(folder / "results.csv"), folder / "plot.png")
     configuration = {key: value for key, value in vars(args).items() if key != "out"}
     write_json(folder / "record.json", {**origin, "configuration": configuration})
     if args.out.resolve() == RECORDS:

@@ -9,7 +9,7 @@ Each contender runs in a process of its own, ``--repeats`` times, and the median
   On a CPU it is the process's resident memory, freed memory handed back before; on a GPU torch's allocations.
 * saved: what autograd keeps of the forward pass for backward, each storage once: exact, the same on any machine.
 
-Writes results.csv, plot.png and record.json to benchmarks/results/speed/memory/ and the tables to the pages; with other
+Writes results.csv and record.json to benchmarks/results/speed/memory/ and the tables to the pages; with other
 settings than the tables', to another folder: ``--out``. On a GPU the folder's name ends in ``_cuda``.
 """
 
@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.files import read_csv, write_csv, write_figure, write_json
-from benchmarks.common.packages import MissingPackageError, require
+from benchmarks.common.files import read_csv, write_csv, write_json
+from benchmarks.common.packages import MissingPackageError
 from benchmarks.common.pages import write_block
 from benchmarks.common.provenance import check_recordable, provenance
 from benchmarks.common.tables import markdown_table
@@ -180,30 +180,6 @@ def block() -> str:
     return as_markdown(RECORDS)
 
 
-def plot(rows: Sequence[dict[str, str]], path: Path) -> None:
-    """Bars of the training step's memory."""
-    from matplotlib.figure import Figure
-
-    chosen = [row for row in rows if row["task"] == "training" and row["status"] == "measured"]
-    figure = Figure(figsize=(8, 1 + 0.4 * len(chosen)), layout="constrained")
-    axes = figure.add_subplot()
-    labels = [f"{label_of(row).replace('`', '')}, {row['dtype']}" for row in chosen]
-    for column, label, color, offset in (
-        ("peak_mib", "peak above weights and momentum", "tab:gray", -0.2),
-        ("saved_mib", "saved for backward", "tab:red", 0.2),
-    ):
-        places = [index + offset for index in range(len(chosen))]
-        bars = axes.barh(places, [float(row[column]) for row in chosen], height=0.4, color=color, label=label)
-        axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=7)
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.invert_yaxis()
-    axes.margins(x=0.1)
-    axes.set(xlabel="MiB", title=COMMAND.removeprefix("python -m "))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    write_figure(path, figure)
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resattn56", help="default: resattn56")
@@ -221,7 +197,6 @@ def check(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: An argument is not what it may be.
-        MissingPackageError: matplotlib is not installed.
     """
     check_options(args, batch_size=2, img_size=32, repeats=1)
     if not can_measure(args.device):
@@ -231,7 +206,6 @@ def check(args: argparse.Namespace) -> None:
         if args.out.resolve() == RECORDS and own_settings:
             raise ValueError("give --out DIR: benchmarks/results holds the results of the default settings only")
         check_recordable(args.out)
-    require("matplotlib")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -256,7 +230,6 @@ def main(argv: list[str] | None = None) -> int:
     rows = rows_of(args.model, args.batch_size, args.img_size, args.device, args.repeats, threads)
     folder = args.out / f"memory{suffix}"
     write_csv(folder / "results.csv", FIELDS, rows)
-    plot(read_csv(folder / "results.csv"), folder / "plot.png")
     words = sys.argv[1:] if argv is None else argv
     configuration = {key: value for key, value in vars(args).items() if key not in ("one", "out")}
     record = {"command": " ".join([COMMAND, *words]), "configuration": configuration, **origin}

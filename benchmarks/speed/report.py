@@ -1,10 +1,10 @@
-"""What `benchmarks.speed` measured, as tables for the pages and as plots."""
+"""What `benchmarks.speed` measured, as tables for the pages."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.common.files import read_csv, write_figure
+from benchmarks.common.files import read_csv
 from benchmarks.common.provenance import NOT_INSTALLED, RESULTS
 from benchmarks.common.tables import counted, markdown_table
 from benchmarks.speed.contenders import PYTORCHCV
@@ -25,12 +25,12 @@ PATH_LABELS = {
     "openvino": "OpenVINO",
     "checkpointing": "eager, gradient checkpointing",
 }
-BAR_COLORS = {"float32": "tab:gray", "bfloat16": "tab:red", "int8": "tab:blue"}
+TYPES = ("float32", "bfloat16", "int8")
 PEERS = ("onnxruntime", "openvino")  # other ways to run the network of ours
 
 
 def type_of(row: Row) -> str:
-    """The type of the arithmetic: a key of `BAR_COLORS`."""
+    """The type of the arithmetic: one of `TYPES`."""
     return "bfloat16" if row["dtype"] == "autocast" else row["dtype"]
 
 
@@ -116,7 +116,7 @@ def int8_table(rows: Sequence[Row]) -> str:
         by_path.setdefault(label_of(row), {})[row["dtype"]] = row
     body = []
     for label, by_type in by_path.items():
-        cells = [cells_of(by_type.get(dtype), ("images_per_second",))[0] for dtype in BAR_COLORS]
+        cells = [cells_of(by_type.get(dtype), ("images_per_second",))[0] for dtype in TYPES]
         speeds = [by_type.get(dtype, {}).get("images_per_second") for dtype in ("int8", "float32")]
         ratio = f"{float(speeds[0]) / float(speeds[1]):.2f}x" if all(speeds) else ""
         body.append((label, *cells, ratio))
@@ -197,30 +197,3 @@ def as_markdown(records: Path) -> str:
 def block() -> str:
     """This repository's results."""
     return as_markdown(RECORDS)
-
-
-def plot(part: str, rows: Sequence[Row], path: Path) -> None:
-    """Draw a part's images per second, the types side by side, from the rows of its file."""
-    from matplotlib.figure import Figure
-
-    last = [row for row in rows if row["allocator"] == rows[-1]["allocator"] and row["status"] == "timed"]
-    labels = list(dict.fromkeys(label_of(row).replace("`", "") for row in last))
-    types = [dtype for dtype in BAR_COLORS if any(type_of(row) == dtype for row in last)]
-    height = 0.8 / len(types)
-    figure = Figure(figsize=(8, 1 + 0.35 * len(labels)), layout="constrained")
-    axes = figure.add_subplot()
-    for index, dtype in enumerate(types):
-        chosen = [row for row in last if type_of(row) == dtype]
-        offset = height * (index - (len(types) - 1) / 2)
-        places = [labels.index(label_of(row).replace("`", "")) + offset for row in chosen]
-        speeds = [float(row["images_per_second"]) for row in chosen]
-        bars = axes.barh(places, speeds, height=height, color=BAR_COLORS[dtype], label=dtype)
-        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlabel="images per second")
-    axes.margins(x=0.1)
-    axes.legend()
-    axes.set_title(f"{COMMAND.removeprefix('python -m ')} --part {part}", fontsize=9)
-    axes.grid(alpha=0.3)
-    write_figure(path, figure)

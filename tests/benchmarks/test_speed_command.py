@@ -57,7 +57,6 @@ def test_a_network_without_a_port_is_measured_alone(model):
     ],
 )
 def test_bad_arguments_are_refused_in_a_sentence(script, words, message, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     (tmp_path / "FILE").touch()
     words = [str(tmp_path / word) if word in ("OUT", "FILE") else word for word in words]
     with pytest.raises(SystemExit) as stop:

@@ -1,8 +1,7 @@
 """Ratios and tables of speed."""
 
-import pytest
 
-from benchmarks.common.files import read_csv, write_csv, write_json
+from benchmarks.common.files import write_csv, write_json
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import report
 from benchmarks.speed.plans import DEFAULT, RETAINED
@@ -73,13 +72,6 @@ def test_what_was_not_measured_is_named_in_the_table(tmp_path):
     write_csv(record(tmp_path / "main") / "results.csv", speed.FIELDS, rows)
     text = report.as_markdown(tmp_path)
     assert "* `resattn56/onnxruntime/contiguous/float32` skipped at 224 pixels: onnxruntime is not installed" in text
-
-
-def test_plots_are_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
-    write_csv(tmp_path / "rows.csv", speed.FIELDS, [row for row in main_rows() if "port" not in row["network"]][2:4])
-    report.plot("main", read_csv(tmp_path / "rows.csv"), tmp_path / "plot.png")
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["plot.png", "rows.csv"]
 
 
 def test_int8_is_compared_with_float32_of_the_same_runtime():
