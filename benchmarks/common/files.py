@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,19 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from timm_resattn.files import written_whole
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` write a file beside ``path``, of a name of its own, then put it in its place."""
+    """Let ``write`` write a file, then put it in the place of ``path``, whose folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with written_whole(path) as partial:
         write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

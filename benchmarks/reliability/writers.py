@@ -216,7 +216,7 @@ def try_full(writer: Writer, folder: Path, whole: dict[str, str], limit: int) ->
     before = sorted(path.name for path in folder.iterdir())
     outcome = refused(*in_child(work))
     writer.check_partial(folder, whole)
-    temporary = {path.name for path in folder.rglob("*") if path.name.startswith(".") or path.name.endswith(".part")}
+    temporary = {path.name for path in folder.rglob("*") if path.name.startswith(".")}
     left = temporary - {".lock"}
     if left or (
         outcome == "refused"

@@ -4,7 +4,6 @@ import importlib
 import os
 import re
 import subprocess
-import sys
 
 import pytest
 
@@ -24,18 +23,6 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
     with pytest.raises(ArithmeticError):
         save_atomically(path, fail)
     assert path.read_text() == "old" and [file.name for file in path.parent.iterdir()] == ["x.txt"]
-
-
-def test_two_processes_have_temporaries_of_their_own(tmp_path):
-    names = []
-    save_atomically(tmp_path / "x", lambda partial: (names.append(partial.name), partial.touch()))
-    code = "from pathlib import Path; from benchmarks.common.files import save_atomically\n"
-    code += "save_atomically(Path('x'), lambda partial: (print(partial.name), partial.touch()))"
-    environment = {"PYTHONPATH": str(provenance.ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() != names[0]
 
 
 def test_markdown_table():

@@ -1,6 +1,5 @@
 """Ratios and tables of speed."""
 
-
 from benchmarks.common.files import write_csv, write_json
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import report
