@@ -1,4 +1,4 @@
-"""The ten lines that matter most, each broken in a copy of the repository: a test must fail.
+"""The ten lines that matter most, each broken in a copy of the repository: tests that pass must fail.
 
 Each mutant names the file of tests that is to catch it.
 """
@@ -42,8 +42,18 @@ MUTANTS = (
 CASES = len(MUTANTS)
 
 
-def caught(mutant: Mutant) -> str:
-    """``computed`` if the tests fail on the mutant; an error if they don't, or if the line is not there once."""
+def exit_status(tests: str, copy: Path) -> int:
+    """Of pytest over a file of tests in a copy of the repository."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=False).returncode
+
+
+def caught(mutant: Mutant, whole: dict[str, int]) -> str:
+    """``computed`` if the tests pass and fail on the mutant; an error if not, or if the line is not there once.
+
+    ``whole`` keeps the exit status of each file of tests before anything is broken.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
         for name in ("timm_resattn", "tests", "benchmarks"):
@@ -55,17 +65,18 @@ def caught(mutant: Mutant) -> str:
         text = path.read_text()
         if text.count(mutant.line) != 1:
             raise RuntimeError(f"{mutant.file} has {mutant.line!r} {text.count(mutant.line)} times")
+        if mutant.tests not in whole:
+            whole[mutant.tests] = exit_status(mutant.tests, copy)
         path.write_text(text.replace(mutant.line, mutant.broken))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", mutant.tests]
-        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 1:  # of pytest: tests were run, and some failed
-            raise RuntimeError(f"exit code {done.returncode}: {done.stdout[-500:]}")
+        before, after = whole[mutant.tests], exit_status(mutant.tests, copy)
+    if (before, after) != (0, 1):  # of pytest: 0 all passed, 1 some failed
+        raise RuntimeError(f"{mutant.tests} ends with {before} before the line is broken and with {after} after")
     return "computed"
 
 
 def run(tally: Tally, count: int, seed: int) -> dict[str, Any]:
     """Try the first so many."""
+    whole: dict[str, int] = {}
     for mutant in MUTANTS[:count]:
-        tally.try_("broken lines that tests catch", mutant, lambda mutant=mutant: caught(mutant))
+        tally.try_("broken lines that tests catch", mutant, lambda mutant=mutant: caught(mutant, whole))
     return {"lines": [f"{mutant.file}: {mutant.line} -> {mutant.broken}" for mutant in MUTANTS[:count]]}
