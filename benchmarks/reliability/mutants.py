@@ -42,17 +42,17 @@ MUTANTS = (
 CASES = len(MUTANTS)
 
 
-def exit_status(tests: str, copy: Path) -> int:
-    """Of pytest over a file of tests in a copy of the repository."""
+def run_tests(tests: str, copy: Path) -> subprocess.CompletedProcess[str]:
+    """pytest over a file of tests in a copy of the repository."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=False).returncode
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
 
 
-def caught(mutant: Mutant, whole: dict[str, int]) -> str:
+def caught(mutant: Mutant, whole: dict[str, subprocess.CompletedProcess[str]]) -> str:
     """``computed`` if the tests pass and fail on the mutant; an error if not, or if the line is not there once.
 
-    ``whole`` keeps the exit status of each file of tests before anything is broken.
+    ``whole`` keeps what each file of tests gave before anything was broken.
     """
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
@@ -66,17 +66,18 @@ def caught(mutant: Mutant, whole: dict[str, int]) -> str:
         if text.count(mutant.line) != 1:
             raise RuntimeError(f"{mutant.file} has {mutant.line!r} {text.count(mutant.line)} times")
         if mutant.tests not in whole:
-            whole[mutant.tests] = exit_status(mutant.tests, copy)
+            whole[mutant.tests] = run_tests(mutant.tests, copy)
         path.write_text(text.replace(mutant.line, mutant.broken))
-        before, after = whole[mutant.tests], exit_status(mutant.tests, copy)
-    if (before, after) != (0, 1):  # of pytest: 0 all passed, 1 some failed
-        raise RuntimeError(f"{mutant.tests} ends with {before} before the line is broken and with {after} after")
+        runs = whole[mutant.tests], run_tests(mutant.tests, copy)
+    for done, wanted in zip(runs, (0, 1), strict=True):  # of pytest: 0 all passed, 1 some failed
+        if done.returncode != wanted:
+            raise RuntimeError(f"exit code {done.returncode}, not {wanted}: {done.stdout[-500:]}")
     return "computed"
 
 
 def run(tally: Tally, count: int, seed: int) -> dict[str, Any]:
     """Try the first so many."""
-    whole: dict[str, int] = {}
+    whole: dict[str, subprocess.CompletedProcess[str]] = {}
     for mutant in MUTANTS[:count]:
         tally.try_("broken lines that tests catch", mutant, lambda mutant=mutant: caught(mutant, whole))
     return {"lines": [f"{mutant.file}: {mutant.line} -> {mutant.broken}" for mutant in MUTANTS[:count]]}
