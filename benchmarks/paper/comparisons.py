@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from benchmarks.common.pages import renew
 from benchmarks.common.statistics import Difference, paired_difference
 from benchmarks.common.tables import counted, markdown_table
-from benchmarks.paper.results import RECORDS, Row, errors_of, read_results
-from benchmarks.paper.tables import TABLES, Cell
+from benchmarks.paper.results import RECORDS, STAGES, Row, errors_of, read_results, responses_of
+from benchmarks.paper.tables import FIGURE4, TABLES, Cell
 
 COMMAND = "python -m benchmarks.paper.comparisons"
 VERDICTS = {1: "held", 0: "open", -1: "against the paper"}
@@ -23,11 +23,11 @@ NOTHING = "No two networks have been compared with several seeds yet.\n"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of a table, by how much more error one network makes than another, or how much more masks help.
+    """By how much more error one network makes than another, or how much more masks help or a response is kept.
 
     Attributes:
         text: Which networks.
-        paper: The paper's difference in percentage points, above zero.
+        paper: The paper's difference, above zero; of errors in percentage points.
         here: Ours.
     """
 
@@ -87,6 +87,18 @@ def growth(rows: Sequence[Row]) -> list[Comparison]:
         if difference:
             text = f"{cells[0].row}, the gap's growth from noise 0%"
             found.append(Comparison(text, paper - paper_clean, difference))
+    return found
+
+
+def attenuation(rows: Sequence[Row]) -> list[Comparison]:
+    """Of Figure 4: by how much more of its response each network keeps at the last stage than naive attention."""
+    networks = {cell.column: (cell.paper_stages[-1], responses_of(rows, cell, STAGES[-1])) for cell in FIGURE4.cells}
+    paper_naive, naive = networks.pop("NAL")
+    found = []
+    for name, (paper, ours) in networks.items():
+        difference = paired_difference(naive, ours)
+        if difference:
+            found.append(Comparison(f"response of stage 3, {name} minus NAL", paper - paper_naive, difference))
     return found
 
 

@@ -10,7 +10,7 @@ from benchmarks.cifar.many import folder_of
 from benchmarks.cifar.run import Run
 from benchmarks.common.files import write_figure
 from benchmarks.common.statistics import spread
-from benchmarks.paper.results import Row, errors_of, of_cell, responses_of
+from benchmarks.paper.results import STAGES, Row, errors_of, of_cell, responses_of
 from benchmarks.paper.tables import FIGURE4, TABLES, Cell
 
 
@@ -70,10 +70,12 @@ def measured(cell: Cell, row: Row, records: Path) -> dict[int, float]:
 
 
 def plot_figure(rows: Sequence[Row], path: Path) -> None:
-    """Responses over the stages: the paper's dashed, ours solid."""
+    """Responses over the stages: the paper's dashed, ours solid with the standard deviation over seeds."""
     figure, axes = _figure(3)
     for i, cell in enumerate(cell for cell in FIGURE4.cells if of_cell(rows, cell)):
-        axes.plot((1, 2, 3), responses_of(rows, cell), f"C{i}o-", label=cell.column)
+        ours = [[*responses_of(rows, cell, stage).values()] for stage in STAGES]
+        means, spreads = [mean(values) for values in ours], [spread(values) for values in ours]
+        axes.errorbar((1, 2, 3), means, yerr=spreads, fmt=f"C{i}o-", label=cell.column, capsize=3)
         axes.plot((1, 2, 3), cell.paper_stages, f"C{i}x--", label=f"{cell.column}, paper")
     axes.set_xticks((1, 2, 3))
     axes.set(xlabel="stage", ylabel="mean |response|, relative", title="Figure 4")

@@ -22,6 +22,7 @@ from benchmarks.paper.plots import plot_epochs, plot_figure, plot_table
 from benchmarks.paper.results import (
     FIGURE,
     RECORDS,
+    STAGES,
     Row,
     errors_of,
     file_of,
@@ -75,17 +76,19 @@ def table_markdown(number: str, rows: Sequence[Row]) -> str:
 
 
 def figure_markdown(rows: Sequence[Row]) -> str:
-    """Figure 4 as a table: the stages' responses, the paper's and ours, mean over the seeds."""
+    """Figure 4 as a table: the stages' responses, the paper's and ours, and how far the last one's differ."""
+    header = ["", *(text for stage in STAGES for text in (f"{stage.replace('_', ' ')}, paper", "ours")), "error, %"]
     body = []
     for cell in FIGURE4.cells:
-        errors = [*errors_of(rows, cell).values()]
+        errors = errors_of(rows, cell)
         if errors:
-            paper, ours = (
-                " / ".join(f"{v:.2f}" for v in vs) for vs in (cell.paper_stages or (), responses_of(rows, cell))
-            )
-            body.append((cell.column, paper, ours, mean_and_spread(errors)))
+            texts = [cell.column]
+            for stage, paper in zip(STAGES, cell.paper_stages or (), strict=True):
+                texts += [f"{paper:.2f}", mean_and_spread([*responses_of(rows, cell, stage).values()])]
+            body.append((*texts, mean_and_spread([*errors.values()])))
     title = f"**Figure 4: {FIGURE4.title}.** {caption('--figure 4', rows)}"
-    return f"{title}\n\n" + markdown_table(("", "stage 1, 2, 3: paper", "ours", "error, %"), body)
+    lines = "".join(f"* {comparison}\n" for comparison in comparisons.attenuation(rows))
+    return f"{title}\n\n{markdown_table(header, body)}\n{lines}"
 
 
 def as_markdown(results: dict[str, list[Row]]) -> str:

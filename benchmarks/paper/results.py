@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from benchmarks.cifar.results import OUTCOME, errors_by_seed, outcome_of, schedule_of
@@ -53,6 +52,6 @@ def errors_of(rows: Sequence[Row], cell: Cell) -> dict[str, float]:
     return errors_by_seed(of_cell(rows, cell))
 
 
-def responses_of(rows: Sequence[Row], cell: Cell) -> list[float]:
-    """Our mean responses of a network's stages."""
-    return [mean(float(row[stage]) for row in of_cell(rows, cell)) for stage in STAGES]
+def responses_of(rows: Sequence[Row], cell: Cell, stage: str) -> dict[str, float]:
+    """A network's response at one of `STAGES`, by seed."""
+    return {row["seed"]: float(row[stage]) for row in of_cell(rows, cell)}

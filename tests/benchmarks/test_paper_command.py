@@ -133,7 +133,7 @@ def test_figure_4_from_runs_to_report(data, tmp_path, capfd):
     assert all(row["stage_1"] == "1" and float(row["stage_3"]) > 0 for row in rows)
     assert [row["paper_stage_3"] for row in rows] == ["0.3", "0.01", "0.31"]
     report.main(["--results-dir", str(data / "results")])
-    assert "| NAL | 1.00 / 0.02 / 0.01 | 1.00 / " in capfd.readouterr().out
+    assert "| NAL | 1.00 | 1.00 | 0.02 | " in capfd.readouterr().out
     assert (data / "results" / "figure_4" / "plot.png").is_file()
 
 

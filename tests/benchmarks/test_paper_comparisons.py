@@ -4,7 +4,7 @@ import pytest
 from paper_rows import line
 
 from benchmarks.paper import report, tables
-from benchmarks.paper.comparisons import NOTHING, as_markdown, comparisons, growth
+from benchmarks.paper.comparisons import NOTHING, as_markdown, attenuation, comparisons, growth
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(8.0, "held"), (10.1, "open"), (12.0, "against the paper")])
@@ -42,6 +42,25 @@ def test_growth_of_the_gap_under_label_noise():
     assert str(found) == text
     assert text in report.table_markdown("5", rows)
     assert growth([row for row in rows if row["row"] == "noise 30%"]) == []
+
+
+def test_responses_that_naive_attention_loses():
+    cells = {cell.column: cell for cell in tables.FIGURE4.cells}
+    stages = {"ARL": (0.5, 0.62), "NAL": (0.2, 0.3), "ResNet-164": (0.26, 0.3)}
+    rows = [
+        line("figure_4", cells[name], 10.0 + seed, seed) | {"stage_1": "1", "stage_2": "0.75", "stage_3": str(last)}
+        for name, both in stages.items()
+        for seed, last in enumerate(both)
+    ]
+    assert [str(one) for one in attenuation(rows)] == [
+        "response of stage 3, ARL minus NAL: +0.29 in the paper, +0.31 ± 0.13 (2 seeds) here: held",
+        "response of stage 3, ResNet-164 minus NAL: +0.30 in the paper, +0.03 ± 0.38 (2 seeds) here: open",
+    ]
+    text = report.figure_markdown(rows)
+    assert "|  | stage 1, paper | ours | stage 2, paper | ours | stage 3, paper | ours | error, % |" in text
+    assert "| NAL | 1.00 | 1.00 ± 0.00 | 0.02 | 0.75 ± 0.00 | 0.01 | 0.25 ± 0.07 | 10.50 ± 0.71 |" in text
+    assert all(f"* {one}\n" in text for one in attenuation(rows))
+    assert len(attenuation([row for row in rows if row["column"] != "ResNet-164"])) == 1
 
 
 def test_one_seed_is_no_interval():
