@@ -1,5 +1,6 @@
 """Figure 4 of the paper: how strong the responses of a trained network's stages are."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from benchmarks.cifar.data import load_cifar, normalize
 from benchmarks.cifar.run import Run, preparation
+from benchmarks.common.files import write_json
 from benchmarks.paper.results import FIGURE, STAGES, row_of
 from benchmarks.paper.tables import Cell
 from timm_resattn import ResAttn
@@ -29,14 +31,21 @@ def stage_responses(
 
 
 def figure_row(cell: Cell, run: Run, folder: Path, data_dir: Path, device: torch.device) -> dict[str, Any]:
-    """A line of Figure 4: a table's, and the responses of the three stages over the test images."""
+    """A line of Figure 4: a table's, and the responses of the three stages, which the run's folder keeps."""
+    kept = folder / "responses.json"
+    if not kept.is_file():
+        write_json(kept, responses_of_run(run, folder, data_dir, device))
+    stages = {name: round(value, 4) for name, value in zip(STAGES, json.loads(kept.read_text()), strict=True)}
+    published = {f"paper_{name}": value for name, value in zip(STAGES, cell.paper_stages or (), strict=True)}
+    return {**row_of(FIGURE, cell, folder, run), **published, **stages}
+
+
+def responses_of_run(run: Run, folder: Path, data_dir: Path, device: torch.device) -> list[float]:
+    """The responses of a finished run's stages over the test images."""
     model = run.create_model()
     model.load_state_dict(load_file(folder / "model.safetensors"))
     images, _ = load_cifar(data_dir, "test", run.dataset)
     train_images, _ = load_cifar(data_dir, "train", run.dataset)
     prepare = preparation(run.recipe, train_images[: run.images].to(device))
     model = model.to(device, memory_format=torch.channels_last)
-    responses = stage_responses(model, images.to(device), prepare)
-    stages = {name: round(value, 4) for name, value in zip(STAGES, responses, strict=True)}
-    published = {f"paper_{name}": value for name, value in zip(STAGES, cell.paper_stages or (), strict=True)}
-    return {**row_of(FIGURE, cell, folder, run), **published, **stages}
+    return stage_responses(model, images.to(device), prepare)

@@ -112,7 +112,7 @@ def test_responses_are_mean_absolute_values():
     assert found == pytest.approx([1.0, 0.25, 0.125])
 
 
-def test_figure_4_from_runs_to_report(data, tmp_path, capfd):
+def test_figure_4_from_runs_to_report(data, tmp_path, capfd, monkeypatch):
     work = tmp_path / "runs"
     recipe = replace(RECIPES["paper"], epochs=1, batch_size=20)
     for cell in tables.FIGURE4.cells:
@@ -132,6 +132,9 @@ def test_figure_4_from_runs_to_report(data, tmp_path, capfd):
     assert [row["column"] for row in rows] == ["ARL", "NAL", "ResNet-164"]
     assert all(row["stage_1"] == "1" and float(row["stage_3"]) > 0 for row in rows)
     assert [row["paper_stage_3"] for row in rows] == ["0.3", "0.01", "0.31"]
+    monkeypatch.delattr(responses, "stage_responses")  # measured once a run
+    assert paper.main(["--figure", "4", *table_arguments(data)]) == 0
+    assert read_csv(data / "results" / "figure_4" / "results.csv") == rows
     report.main(["--results-dir", str(data / "results")])
     assert "| NAL | 1.00 | 1.00 | 0.02 | " in capfd.readouterr().out
     assert (data / "results" / "figure_4" / "plot.png").is_file()
