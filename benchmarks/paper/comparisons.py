@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from benchmarks.common.pages import renew
 from benchmarks.common.statistics import Difference, paired_difference
 from benchmarks.common.tables import counted, markdown_table
-from benchmarks.paper.results import RECORDS, STAGES, Row, errors_of, read_results, responses_of
-from benchmarks.paper.tables import FIGURE4, TABLES, Cell
+from benchmarks.paper.results import NAMED, RECORDS, STAGES, Row, errors_of, read_results, responses_of
+from benchmarks.paper.tables import FIGURE4, TABLES, Cell, Table
 
 COMMAND = "python -m benchmarks.paper.comparisons"
 VERDICTS = {1: "held", 0: "open", -1: "against the paper"}
@@ -44,27 +44,26 @@ class Comparison:
         return f"{self.text}: {self.paper:+.2f} in the paper, {self.here} here: {self.verdict}"
 
 
-def comparisons(number: str, rows: Sequence[Row]) -> list[Comparison]:
-    """All that a table's lines say: of each network beside the paper's best of its group, and of Table 5's gap."""
-    return orders(number, rows) + (growth(rows) if number == "5" else [])
+def comparisons(name: str, rows: Sequence[Row]) -> list[Comparison]:
+    """All that the lines of one of `NAMED` say of errors: each beside the best of its group, and Table 5's gap."""
+    return orders(NAMED[name], rows) + (growth(rows) if name == "table_5" else [])
 
 
-def orders(number: str, rows: Sequence[Row]) -> list[Comparison]:
+def orders(table: Table, rows: Sequence[Row]) -> list[Comparison]:
     """Of each network beside the one of its group that is best in the paper."""
-    table = TABLES[number]
     group, name = ("row", "column") if table.compare == "column" else ("column", "row")
-    groups: dict[str, list[tuple[float, Cell]]] = {}
+    groups: dict[str, list[Cell]] = {}
     for cell in table.cells:
-        if cell.paper is not None and errors_of(rows, cell):
-            groups.setdefault(getattr(cell, group), []).append((cell.paper, cell))
+        if errors_of(rows, cell):
+            groups.setdefault(getattr(cell, group), []).append(cell)
     found = []
     for key, cells in groups.items():
-        (low, better), *others = sorted(cells, key=lambda pair: pair[0])
-        for high, worse in others:
+        better, *others = sorted(cells, key=lambda cell: cell.paper)
+        for worse in others:
             difference = paired_difference(errors_of(rows, better), errors_of(rows, worse))
             if difference:
                 text = f"{key}, {getattr(worse, name)} minus {getattr(better, name)}"
-                found.append(Comparison(text, high - low, difference))
+                found.append(Comparison(text, worse.paper - better.paper, difference))
     return found
 
 
@@ -76,7 +75,7 @@ def growth(rows: Sequence[Row]) -> list[Comparison]:
 
     def gap(cells: list[Cell]) -> tuple[float, dict[str, float]]:
         bare, attention = (errors_of(rows, cell) for cell in cells)
-        paper = (cells[0].paper or 0.0) - (cells[1].paper or 0.0)
+        paper = cells[0].paper - cells[1].paper
         return paper, {seed: bare[seed] - attention[seed] for seed in bare.keys() & attention.keys()}
 
     paper_clean, clean = gap(by_noise.pop(0.0))
@@ -103,13 +102,12 @@ def attenuation(rows: Sequence[Row]) -> list[Comparison]:
 
 
 def as_markdown(results: Mapping[str, Sequence[Row]]) -> str:
-    """The comparisons that have an interval, of all tables that there are, by `read_results`."""
+    """The comparisons of errors that have an interval, of all that there is, by `read_results`."""
     body = []
-    for number in TABLES:
-        rows = results.get(f"table_{number}", ())
-        for one in comparisons(number, rows):
+    for table, rows in results.items():
+        for one in comparisons(table, rows):
             if one.here.pairs > 1:
-                source = f"Table {number}, {counted(int(rows[0]['epochs']), 'epoch')}"
+                source = f"{table.replace('_', ' ').capitalize()}, {counted(int(rows[0]['epochs']), 'epoch')}"
                 body.append((source, one.text, f"{one.paper:+.2f}", str(one.here), one.verdict))
     header = ("from", "test error of", "the paper", "here, 95% interval", "")
     return markdown_table(header, body, text_columns=2) if body else NOTHING

@@ -71,13 +71,14 @@ def table_markdown(number: str, rows: Sequence[Row]) -> str:
         for cell in cells:
             texts += [f"{cell.paper:.2f}", mean_and_spread([*errors_of(rows, cell).values()])] if cell else ["", ""]
         body.append(texts)
-    lines = "".join(f"* {comparison}\n" for comparison in comparisons.comparisons(number, rows))
+    lines = "".join(f"* {comparison}\n" for comparison in comparisons.comparisons(f"table_{number}", rows))
     return f"{title}\n\n{markdown_table(header, body)}\n{lines}"
 
 
 def figure_markdown(rows: Sequence[Row]) -> str:
     """Figure 4 as a table: the stages' responses, the paper's and ours, and how far the last one's differ."""
-    header = ["", *(text for stage in STAGES for text in (f"{stage.replace('_', ' ')}, paper", "ours")), "error, %"]
+    columns = (*(stage.replace("_", " ") for stage in STAGES), "test error, %")
+    header = ["", *(text for name in columns for text in (f"{name}, paper", "ours"))]
     body = []
     for cell in FIGURE4.cells:
         errors = errors_of(rows, cell)
@@ -85,9 +86,10 @@ def figure_markdown(rows: Sequence[Row]) -> str:
             texts = [cell.column]
             for stage, paper in zip(STAGES, cell.paper_stages or (), strict=True):
                 texts += [f"{paper:.2f}", mean_and_spread([*responses_of(rows, cell, stage).values()])]
-            body.append((*texts, mean_and_spread([*errors.values()])))
+            body.append((*texts, f"{cell.paper:.2f}", mean_and_spread([*errors.values()])))
     title = f"**Figure 4: {FIGURE4.title}.** {caption('--figure 4', rows)}"
-    lines = "".join(f"* {comparison}\n" for comparison in comparisons.attenuation(rows))
+    found = comparisons.comparisons(FIGURE, rows) + comparisons.attenuation(rows)
+    lines = "".join(f"* {comparison}\n" for comparison in found)
     return f"{title}\n\n{markdown_table(header, body)}\n{lines}"
 
 

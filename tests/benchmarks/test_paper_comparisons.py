@@ -12,7 +12,7 @@ def test_order_of_two_networks(ours, verdict):
     local, encoder = tables.TABLES["4"].cells
     rows = [line("4", local, 10.0, 0), line("4", local, 10.4, 1)]
     rows += [line("4", encoder, ours, 0), line("4", encoder, ours + 0.5, 1)]
-    (found,) = comparisons("4", rows)
+    (found,) = comparisons("table_4", rows)
     expected = "Attention-56, local convolutions minus encoder-decoder"
     assert str(found) == f"{expected}: +0.96 in the paper, {9.95 - ours:+.2f} ± 0.64 (2 seeds) here: {verdict}"
     assert f"* {found}\n" in report.table_markdown("4", rows)
@@ -22,7 +22,7 @@ def test_order_of_two_networks(ours, verdict):
 
 def test_each_is_compared_with_the_papers_best_along_rows_too():
     cells = [cell for cell in tables.TABLES["6"].cells if cell.column == "CIFAR-10"]
-    found = comparisons("6", [line("6", cell, 10.0 + index, 0) for index, cell in enumerate(cells)])
+    found = comparisons("table_6", [line("6", cell, 10.0 + index, 0) for index, cell in enumerate(cells)])
     assert [one.text for one in found] == [
         f"CIFAR-10, {name} minus Attention-452" for name in ("Attention-236", "Attention-92", "ResNet-164")
     ]
@@ -57,13 +57,15 @@ def test_responses_that_naive_attention_loses():
         "response of stage 3, ResNet-164 minus NAL: +0.30 in the paper, +0.03 ± 0.38 (2 seeds) here: open",
     ]
     text = report.figure_markdown(rows)
-    assert "|  | stage 1, paper | ours | stage 2, paper | ours | stage 3, paper | ours | error, % |" in text
-    assert "| NAL | 1.00 | 1.00 ± 0.00 | 0.02 | 0.75 ± 0.00 | 0.01 | 0.25 ± 0.07 | 10.50 ± 0.71 |" in text
+    assert "| stage 3, paper | ours | test error, %, paper | ours |" in text
+    assert "| NAL | 1.00 | 1.00 ± 0.00 | 0.02 | 0.75 ± 0.00 | 0.01 | 0.25 ± 0.07 | 7.18 | 10.50 ± 0.71 |" in text
+    assert "* Attention-164, NAL minus ARL: +2.87 in the paper, +0.00 ± 0.00 (2 seeds) here: open" in text
+    assert "| Figure 4, 2 epochs | Attention-164, NAL minus ARL | +2.87 |" in as_markdown({"figure_4": rows})
     assert all(f"* {one}\n" in text for one in attenuation(rows))
     assert len(attenuation([row for row in rows if row["column"] != "ResNet-164"])) == 1
 
 
 def test_one_seed_is_no_interval():
     rows = [line("4", cell, 10.0, 0) for cell in tables.TABLES["4"].cells]
-    assert len(comparisons("4", rows)) == 1
+    assert len(comparisons("table_4", rows)) == 1
     assert as_markdown({"table_4": rows}) == as_markdown({}) == NOTHING
