@@ -18,6 +18,7 @@ from benchmarks.common.pages import write_block
 from benchmarks.common.statistics import mean_and_spread
 from benchmarks.common.tables import counted, markdown_table
 from benchmarks.paper import comparisons
+from benchmarks.paper.comparisons import Comparison
 from benchmarks.paper.plots import plot_epochs, plot_figure, plot_table
 from benchmarks.paper.results import (
     FIGURE,
@@ -71,8 +72,7 @@ def table_markdown(number: str, rows: Sequence[Row]) -> str:
         for cell in cells:
             texts += [f"{cell.paper:.2f}", mean_and_spread([*errors_of(rows, cell).values()])] if cell else ["", ""]
         body.append(texts)
-    lines = "".join(f"* {comparison}\n" for comparison in comparisons.comparisons(f"table_{number}", rows))
-    return f"{title}\n\n{markdown_table(header, body)}\n{lines}"
+    return _section(title, header, body, comparisons.comparisons(f"table_{number}", rows))
 
 
 def figure_markdown(rows: Sequence[Row]) -> str:
@@ -81,14 +81,18 @@ def figure_markdown(rows: Sequence[Row]) -> str:
     header = ["", *(text for name in columns for text in (f"{name}, paper", "ours"))]
     body = []
     for cell in FIGURE4.cells:
-        errors = errors_of(rows, cell)
+        errors = [*errors_of(rows, cell).values()]
         if errors:
             texts = [cell.column]
             for stage, paper in zip(STAGES, cell.paper_stages or (), strict=True):
                 texts += [f"{paper:.2f}", mean_and_spread([*responses_of(rows, cell, stage).values()])]
-            body.append((*texts, f"{cell.paper:.2f}", mean_and_spread([*errors.values()])))
+            body.append((*texts, f"{cell.paper:.2f}", mean_and_spread(errors)))
     title = f"**Figure 4: {FIGURE4.title}.** {caption('--figure 4', rows)}"
-    found = comparisons.comparisons(FIGURE, rows) + comparisons.attenuation(rows)
+    return _section(title, header, body, comparisons.comparisons(FIGURE, rows) + comparisons.attenuation(rows))
+
+
+def _section(title: str, header: Sequence[str], body: Sequence[Sequence[str]], found: Sequence[Comparison]) -> str:
+    """A table below its title, and what its comparisons say."""
     lines = "".join(f"* {comparison}\n" for comparison in found)
     return f"{title}\n\n{markdown_table(header, body)}\n{lines}"
 
